@@ -58,7 +58,7 @@ def main() -> int:
     stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
     if check:
         for name in stale:
-            print(f"protos: {GENERATED.relative_to(ROOT) / name} differs from its schema; run: make proto", file=sys.stderr)
+            print(f"protos: {name} differs from its schema; run: make proto", file=sys.stderr)
         return 1 if stale else 0
     for name in stale:
         if name in wanted:

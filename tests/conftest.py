@@ -1,0 +1,28 @@
+"""What holds for every test: its suite's mark, and how generated examples are chosen.
+
+The rest is in pyproject.toml: asyncio mode, the time limit of 120 s a test, warnings as errors. Fixtures that start a peer
+live beside the tests that use them, or in tests/support.
+"""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.tools import in_ci
+
+_TESTS = Path(__file__).parent
+_SUITES = frozenset({"unit", "integration", "chaos"})
+
+# No deadline: how fast an example runs says nothing on a shared machine. The CI takes the same examples every time.
+hypothesis.settings.register_profile("laptop", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if in_ci() else "laptop")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the suite that its folder names, so that `-m unit` and the folder select the same tests."""
+    for item in items:
+        suite = item.path.relative_to(_TESTS).parts[0]
+        if suite in _SUITES:
+            item.add_marker(suite)
