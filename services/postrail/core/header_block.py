@@ -1,0 +1,69 @@
+"""The header block of a message: splitting it off, looking at its fields, taking fields out.
+
+A header block is bytes: zero or more fields, each ending in CRLF, folded lines included; the empty line that ends it is
+not part of it. Nothing here changes a byte of a field that it keeps (RFC 5322 §2.2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+_FIELD_START = re.compile(rb"(?:^|(?<=\r\n))(?![ \t])")
+_NAME = re.compile(rb"[!-9;-~]+(?=[ \t]*:)")
+
+
+class MalformedHeader(ValueError):
+    """A line in the header block is neither a field nor the continuation of one."""
+
+
+class Field(NamedTuple):
+    """One field. `name` is lower case; `raw` is the whole field as it stands, CRLF included."""
+
+    name: bytes
+    raw: bytes
+
+    @property
+    def value(self) -> bytes:
+        """What follows the colon, unfolded, without surrounding white space."""
+        return self.raw.split(b":", 1)[1].replace(b"\r\n", b"").strip()
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Header block and body of a message. Without an empty line all of it is header block, and the body is empty."""
+    if content.startswith(b"\r\n"):
+        return b"", content[2:]
+    end = content.find(b"\r\n\r\n")
+    if end < 0:
+        return (content if content.endswith(b"\r\n") or not content else content + b"\r\n"), b""
+    return content[: end + 2], content[end + 4 :]
+
+
+def fields(block: bytes) -> list[Field]:
+    """The fields in order.
+
+    Raises:
+        MalformedHeader: a line is no field; the message names it (shortened).
+    """
+    found: list[Field] = []
+    starts = [match.start() for match in _FIELD_START.finditer(block)]
+    for index, start in enumerate(starts):
+        raw = block[start : starts[index + 1] if index + 1 < len(starts) else len(block)]
+        if not raw:
+            continue
+        match = _NAME.match(raw)
+        if match is None:
+            raise MalformedHeader(f"no header field: {raw[:60]!r}")
+        found.append(Field(match[0].lower(), raw))
+    return found
+
+
+def without(found: list[Field], names: Collection[bytes]) -> list[Field]:
+    """The fields whose (lower-case) name is not among `names`."""
+    return [field for field in found if field.name not in names]
+
+
+def join(found: list[Field]) -> bytes:
+    """The header block of these fields."""
+    return b"".join([field.raw for field in found])

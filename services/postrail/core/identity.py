@@ -1,0 +1,38 @@
+"""Ids: of messages, made by ingress, and of deliveries, by which repeats are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from postrail.core.records import DeliveryId, MessageId, Recipient
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+MESSAGE_ID_LENGTH = 26
+RANDOM_BYTES = 10
+
+
+def new_message_id(now: float, randomness: bytes) -> MessageId:
+    """A message id that sorts by time: 48 bits of milliseconds, 80 bits of randomness, as 26 base-32 characters.
+
+    Args:
+        now: Unix time in seconds.
+        randomness: 10 bytes.
+    """
+    value = (int(now * 1000) << 80) | int.from_bytes(randomness, "big")
+    return MessageId("".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]))
+
+
+def is_message_id(text: str) -> bool:
+    """Whether the text has the form of a message id."""
+    return len(text) == MESSAGE_ID_LENGTH and all(character in _ALPHABET for character in text)
+
+
+def delivery_id(message_id: MessageId, recipients: Iterable[Recipient], attempt: int) -> DeliveryId:
+    """Message id + recipient set + attempt (the first attempt is 1)."""
+    digest = blake2b(digest_size=6)
+    for address in sorted(recipient.address for recipient in recipients):
+        digest.update(address.encode())
+        digest.update(b"\n")
+    return DeliveryId(f"{message_id}.{digest.hexdigest()}.{attempt}")

@@ -1,0 +1,49 @@
+"""Names of the topics, in one place.
+
+Every mail topic has two lanes, each a topic of its own: `accepted.urgent` and `accepted.bulk`. Outbound topics are
+`outbound.<pool>.<destination group>.<lane>`; deferral tiers `deferred.<seconds>s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from postrail.core.records import Lane
+
+EVENTS = "events"
+FEEDBACK = "feedback"
+DEAD_LETTERS = "dead-letters"
+
+ACCEPTED = "accepted"
+SIGNED = "signed"
+DUE = "due"
+
+_SUFFIX = {Lane.URGENT: ".urgent", Lane.BULK: ".bulk"}
+
+
+def laned(base: str, lane: Lane) -> str:
+    """The topic of one lane of a mail topic."""
+    return base + _SUFFIX[lane]
+
+
+def lanes(base: str) -> tuple[str, str]:
+    """Both topics of a mail topic, urgent first."""
+    return (base + ".urgent", base + ".bulk")
+
+
+def outbound(pool: str, group: str) -> str:
+    """The base name of a sender's topic; laned."""
+    return f"outbound.{pool}.{group}"
+
+
+def deferred(tier_seconds: float) -> str:
+    """The topic of one retry tier; not laned, because it is read in due order."""
+    return f"deferred.{tier_seconds:g}s"
+
+
+def mail_topics(pools: Sequence[str], groups: Sequence[str], tiers_seconds: Sequence[float]) -> tuple[str, ...]:
+    """All topics that hold mail, and so must be kept longer than a message lives."""
+    names = [*lanes(ACCEPTED), *lanes(SIGNED), *lanes(DUE)]
+    names += [topic for pool in pools for group in groups for topic in lanes(outbound(pool, group))]
+    names += [deferred(tier) for tier in tiers_seconds]
+    return tuple(names)

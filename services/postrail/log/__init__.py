@@ -1,0 +1,1 @@
+"""The durable log: one narrow interface (`interface`), its implementations, and what they share (`progress`)."""

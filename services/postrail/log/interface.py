@@ -1,0 +1,162 @@
+"""What the rest of Postrail knows of the log. Nothing outside `postrail.log` knows which implementation is in use.
+
+A log holds topics; a topic has partitions; a record has an offset in its partition. Readers belong to a group and commit
+which offsets they have finished. Neighbours: `progress` (which offsets of a partition are finished), `sqlite` (the
+embedded implementation), and a Kafka one later. `tests/contract/log_contract.py` is what any implementation must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from postrail.log.progress import Progress
+
+
+class LogError(Exception):
+    """The log could not do what was asked; nothing was stored."""
+
+
+class LogFull(LogError):
+    """No room to store (disk full, or the configured bound is reached). Clears by itself when there is room again."""
+
+
+class LogUnavailable(LogError):
+    """The log cannot be reached, or is closing."""
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Position(NamedTuple):
+    """Where a record durably lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Body(Protocol):
+    """The content of a message, without its header block, that travels beside a record.
+
+    The bytes are stored once per log: appending a record with a `Body` that came from this log stores a reference.
+    """
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    async def load(self) -> bytes:
+        """The bytes; from memory where they still are, otherwise read from the log.
+
+        Raises:
+            LogError: the bytes cannot be read.
+        """
+        ...
+
+
+class Append(NamedTuple):
+    """A record to be appended. `key` picks the partition; `body` is raw bytes when new, or a record's `Body`."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    body: bytes | Body | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """A record as read. `appended_at` is Unix time in seconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    body: Body | None
+    appended_at: float
+
+
+class Commit(NamedTuple):
+    """What a group has finished of one partition."""
+
+    group: str
+    partition: TopicPartition
+    progress: Progress
+
+
+Rebalance = Callable[[Sequence[TopicPartition]], Awaitable[None]]
+
+
+class Consumer(Protocol):
+    """One member of a group. Not for concurrent use: one task polls."""
+
+    async def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
+        """The next records of the assigned, not paused partitions; [] after `timeout_seconds` without any.
+
+        Records of one partition come in offset order, and together. Topics are given to `Log.consumer` in order of
+        preference: an earlier topic is read first, but while a later topic has records it gets at least a fifth of
+        `max_records` (never starved). What the group has finished, per the last commit, is not read again; records
+        polled but not committed are read again only by a new consumer. Polling never waits for processing.
+        """
+        ...
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Poll nothing from these until resumed."""
+        ...
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None: ...
+
+    @property
+    def assigned(self) -> Sequence[TopicPartition]: ...
+
+    def lag(self) -> int:
+        """Records of the assigned partitions that this consumer has not yet polled."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group: `on_revoked` runs first for all that is assigned."""
+        ...
+
+
+class Log(Protocol):
+    """A durable, ordered, partitioned log."""
+
+    async def append(self, appends: Sequence[Append]) -> list[Position]:
+        """Store all of them or none; returns, in order, once they are durable.
+
+        Raises:
+            LogFull: there is no room.
+            LogUnavailable: the log cannot be reached.
+        """
+        ...
+
+    async def transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
+        """Consume, produce, commit: the appends are durable before (or at the same moment as) the commits.
+
+        The embedded log does both in one transaction. Raises as `append`; then nothing was committed.
+        """
+        ...
+
+    async def consumer(
+        self,
+        topics: Sequence[str],
+        group: str,
+        *,
+        on_assigned: Rebalance | None = None,
+        on_revoked: Rebalance | None = None,
+    ) -> Consumer:
+        """Join `group` on `topics`, which are created if they don't exist. Starts at what the group has committed, or at
+        the earliest record that is kept. `on_assigned` has run for the first assignment before this returns, where the
+        implementation assigns at once."""
+        ...
+
+    async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:
+        """What a group has finished, for partitions on which it ever committed."""
+        ...
+
+    async def close(self) -> None:
+        """Flush what waits, then release. Appends after this raise LogUnavailable."""
+        ...

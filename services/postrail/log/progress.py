@@ -1,0 +1,106 @@
+"""Which offsets of one partition a group has finished: a low watermark and the finished offsets above it.
+
+Owns that set and its encoding, which must fit a Kafka commit's metadata (4 KiB at most). Pure; both implementations and
+the services use it.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass, field
+
+METADATA_LIMIT_BYTES = 4096
+STOP_FETCHING_AT_BYTES = METADATA_LIMIT_BYTES * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All offsets below `low` are finished, and those in `above`, each of which is greater than `low`."""
+
+    low: int
+    above: frozenset[int] = frozenset()
+
+    def includes(self, offset: int) -> bool:
+        """Whether this offset is finished."""
+        return offset < self.low or offset in self.above
+
+    def metadata(self) -> str:
+        """The finished offsets above the watermark as text: "" when there are none.
+
+        A bitmap of the distances from `low`, deflated, in base64.
+        """
+        if not self.above:
+            return ""
+        bitmap = bytearray((max(self.above) - self.low) // 8 + 1)
+        for offset in self.above:
+            distance = offset - self.low
+            bitmap[distance >> 3] |= 1 << (distance & 7)
+        return base64.b64encode(zlib.compress(bytes(bitmap), 6)).decode("ascii")
+
+    @classmethod
+    def parse(cls, low: int, metadata: str) -> Progress:
+        """The inverse of `metadata`.
+
+        Raises:
+            ValueError: the text is not what `metadata` writes.
+        """
+        if not metadata:
+            return cls(low)
+        try:
+            bitmap = zlib.decompress(base64.b64decode(metadata, validate=True))
+        except zlib.error as error:
+            raise ValueError(f"commit metadata cannot be read: {error}") from error
+        above = frozenset(
+            low + (index << 3) + bit for index, byte in enumerate(bitmap) if byte for bit in range(8) if byte >> bit & 1
+        )
+        return cls(low, above)
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Follows one partition's records from delivery to finish, in any order.
+
+    `start(offset)` when a record is taken up, in offset order; `finish(offset)` when its outcome is known. Gaps (records
+    that were finished before, or trimmed) are passed over, because only started offsets hold the watermark back.
+    """
+
+    low: int
+    _open: dict[int, None] = field(default_factory=dict)
+    _done: set[int] = field(default_factory=set)
+    _next: int = -1
+
+    def start(self, offset: int) -> None:
+        """Take up a record; offsets only grow."""
+        self._open[offset] = None
+        self._next = offset + 1
+
+    def finish(self, offset: int) -> None:
+        """A record's outcome is settled. Finishing twice is harmless."""
+        if offset not in self._open:
+            return
+        del self._open[offset]
+        first = next(iter(self._open), None)
+        if first is None:
+            self.low = self._next
+            self._done.clear()
+        elif offset > first:
+            self._done.add(offset)
+        else:
+            self.low = first
+
+    @property
+    def in_flight(self) -> int:
+        """Records started and not finished."""
+        return len(self._open)
+
+    @property
+    def spread(self) -> int:
+        """Distance from the watermark to the newest record taken up; what bounds the metadata's size."""
+        return max(0, self._next - self.low)
+
+    def progress(self) -> Progress:
+        """What can be committed now."""
+        if self._done:
+            self._done = {done for done in self._done if done > self.low}
+        return Progress(self.low, frozenset(self._done))

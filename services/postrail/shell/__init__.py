@@ -1,0 +1,1 @@
+"""Shared I/O: DNS, TLS, blobs, health, metrics, lifecycle, the stage loop."""

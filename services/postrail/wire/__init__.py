@@ -1,0 +1,1 @@
+"""Generated protobuf, and the codec between it and core's types."""
