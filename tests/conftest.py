@@ -12,7 +12,7 @@ import pytest
 from tests.support.tools import in_ci
 
 _TESTS = Path(__file__).parent
-_SUITES = frozenset({"unit", "integration", "chaos"})
+_SUITES = ("unit", "integration", "chaos")
 
 # No deadline: how fast an example runs says nothing on a shared machine. The CI takes the same examples every time.
 hypothesis.settings.register_profile("laptop", deadline=None)
@@ -21,8 +21,12 @@ hypothesis.settings.load_profile("ci" if in_ci() else "laptop")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the suite that its folder names, so that `-m unit` and the folder select the same tests."""
+    """Mark each test with the suite that its folder names, and run the quick suites first."""
     for item in items:
-        suite = item.path.relative_to(_TESTS).parts[0]
-        if suite in _SUITES:
+        if (suite := _folder(item)) in _SUITES:
             item.add_marker(suite)
+    items.sort(key=lambda item: _SUITES.index(_folder(item)) if _folder(item) in _SUITES else 0)
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_TESTS).parts[0]
