@@ -1,0 +1,1 @@
+"""The scheduler: brings deferred mail back when its time has come."""
