@@ -1,0 +1,10 @@
+"""The systems under test, by the name that the command line takes."""
+
+from bench.systems.base import Setup, System
+from bench.systems.haraka import Haraka
+from bench.systems.postfix import PostfixOpenDkim
+from bench.systems.postrail import Postrail
+
+SYSTEMS: dict[str, type[System]] = {system.name: system for system in (PostfixOpenDkim, Haraka, Postrail)}
+
+__all__ = ["SYSTEMS", "Haraka", "PostfixOpenDkim", "Postrail", "Setup", "System"]
