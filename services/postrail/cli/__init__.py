@@ -1,0 +1,1 @@
+"""The `postrail` command. Composes the services; nothing imports it."""

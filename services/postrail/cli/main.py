@@ -1,0 +1,49 @@
+"""The `postrail` command: its sub-commands and their exit statuses.
+
+Exit status 0: done; 1: it did not work, and standard error says why; 64: wrong usage; 69: something that is needed is
+not there; 75: try again later; 78: the configuration is wrong (sysexits.h).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import postrail
+from postrail.cli import configure, demo, dkim, explain, queue, send_test, services, trace, up
+
+EXIT_USAGE = 64
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = _Parser(prog="postrail", description="Mail delivery for a company's own services.")
+    top.add_argument("--version", action="version", version=f"postrail {postrail.__version__}")
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (up, demo, configure, send_test, trace, queue, explain, dkim, services):
+        command.add_parser(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
