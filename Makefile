@@ -84,6 +84,14 @@ proto: setup ## Regenerate the Python code of protos/ into services/postrail/wir
 proto-check: setup ## Fail when the generated code differs from protos/
 	$(BIN)/python protos/generate.py --check
 
+.PHONY: docs
+docs: setup ## Regenerate docs/metrics.md from the metric declarations
+	$(BIN)/python tools/metrics_reference.py
+
+.PHONY: docs-check
+docs-check: setup ## Fail when docs/metrics.md is not current
+	$(BIN)/python tools/metrics_reference.py --check
+
 .PHONY: lock
 lock: setup ## Bring both lock files to the newest allowed versions
 	$(LOCK) pyproject.toml --output-file requirements.lock
@@ -98,7 +106,7 @@ soak: setup ## Run the benchmark for a long time and watch memory and descriptor
 	$(BIN)/python -m bench soak $(SOAK_ARGS)
 
 .PHONY: check
-check: lint types imports proto-check test ## Run everything that the CI runs
+check: lint types imports proto-check docs-check test ## Run everything that the CI runs
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build output

@@ -18,11 +18,14 @@ EXIT_CONFIGURATION = 78
 EXIT_UNAVAILABLE = 69
 EXIT_TEMPORARY = 75
 TIMEOUT_SECONDS = 60.0
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # names what a listener is bound to
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("send-test", help="submit a test message and show what happened", description=__doc__)
+    parser = subparsers.add_parser(
+        "send-test", help="submit a test message and show what happened", description=__doc__
+    )
     parser.add_argument("recipient", metavar="RECIPIENT")
     parser.add_argument("--sender", metavar="ADDRESS", help="default: test@ the submitter's first domain")
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
@@ -46,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     message["From"], message["To"], message["Subject"] = sender, args.recipient, args.subject
     message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=domain_of(sender))
     message.set_content(f"This is a test of the mail system at {config.hostname}.\n")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)
+    host = LOOPBACK_OF.get(listener.address, listener.address)
     try:
-        answer = _submit(listener.kind, host, listener.port, args.user, password, message)
+        answer = _submit(listener.kind, (host, listener.port), message, args.user, password)
     except smtplib.SMTPResponseException as error:
         text = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
         print(f"refused: {error.smtp_code} {text}", file=sys.stderr)
@@ -98,16 +101,16 @@ def _password(args: argparse.Namespace) -> str:
         raise ConfigurationError(f"{args.password_file}: cannot read a password from it: {error}") from error
 
 
-def _submit(kind: ListenerKind, host: str, port: int, user: str | None, password: str, message: EmailMessage) -> str:
+def _submit(kind: ListenerKind, server: tuple[str, int], message: EmailMessage, user: str | None, password: str) -> str:
     """Returns the final reply's text; the certificate is not verified, because the name is a loopback address."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     client: smtplib.SMTP
     if kind is ListenerKind.SUBMISSIONS:
-        client = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        client = smtplib.SMTP_SSL(*server, timeout=TIMEOUT_SECONDS, context=context)
     else:
-        client = smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
+        client = smtplib.SMTP(*server, timeout=TIMEOUT_SECONDS)
     with client:
         client.ehlo()
         if kind is ListenerKind.SUBMISSION:

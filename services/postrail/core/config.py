@@ -77,7 +77,7 @@ class ListenerKind(StrEnum):
 
 class ListenerConfig(Section):
     kind: ListenerKind
-    address: IPAddress = "0.0.0.0"  # noqa: S104  # a mail server's listener faces the network
+    address: IPAddress = "0.0.0.0"  # a mail server's listener faces the network
     port: Port
     networks: tuple[IPNetwork, ...] = ()
     """TRUSTED: who may submit here."""
@@ -372,9 +372,7 @@ class Config(Section):
                 raise ValueError(f"submitters: the name {submitter.name!r} stands twice")
             for stream_name in (submitter.stream, *submitter.streams):
                 if stream_name not in self.streams:
-                    raise ValueError(
-                        f"submitters ({submitter.name}): there is no stream {stream_name!r} under streams"
-                    )
+                    raise ValueError(f"submitters ({submitter.name}): there is no stream {stream_name!r} under streams")
         for index, listener in enumerate(self.ingress.listeners):
             if listener.submitter and listener.submitter not in names:
                 raise ValueError(

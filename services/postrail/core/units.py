@@ -36,7 +36,9 @@ def parse_bytes(text: object) -> object:
         return text
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2].lower() not in _BYTES:
-        raise ValueError(f"{text!r} is not a size; write a number and one of B, KB, MB, GB, KiB, MiB, GiB, such as 25MiB")
+        raise ValueError(
+            f"{text!r} is not a size; write a number and one of B, KB, MB, GB, KiB, MiB, GiB, such as 25MiB"
+        )
     return int(float(match[1]) * _BYTES[match[2].lower()])
 
 

@@ -122,7 +122,9 @@ def _addresses(config: Config) -> Iterator[str]:
     for index, listener in enumerate(config.ingress.listeners):
         error = can_bind(listener.address, listener.port)
         if error is not None:
-            where = f"ingress.listeners.{index}: cannot listen on {listener.address} port {listener.port}: {error.strerror}"
+            where = (
+                f"ingress.listeners.{index}: cannot listen on {listener.address} port {listener.port}: {error.strerror}"
+            )
             yield where + (_low_port_advice(listener.kind, listener.port) if isinstance(error, PermissionError) else "")
 
 
