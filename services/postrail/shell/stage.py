@@ -1,0 +1,455 @@
+"""The loop of a stage: take up records, work, append the outputs and commit the inputs in one transaction.
+
+Owns the order of those steps, retries, back-pressure, poison and records that are kept back; signing, routing and others
+hand it a `handle` and nothing else. Never drops a record and never commits one before its outputs are durable. Neighbours:
+`postrail.log.interface` (what it reads and writes), `postrail.log.progress` (which offsets are finished).
+
+Two tasks: one polls and handles, one commits. While a transaction is under way the next batch is handled; there is never
+more than one transaction under way, so commits are in order. A transaction starts when a polled batch is handled, or for
+what finishes later (awaitables, records kept back) as soon as the one before it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from postrail.core import topics as topic_names
+from postrail.core.records import DeadLetter
+from postrail.log.interface import Append, Commit, Consumer, LogError, LogFull, LogUnavailable, Record, TopicPartition
+from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
+from postrail.shell import logs
+from postrail.shell.context import Context
+from postrail.wire.codec import encode_dead_letter
+
+LOG = logs.logger("stage")
+
+# stage: the stage's name. Alert when it stays flat while the stage has lag.
+RECORDS = Counter("postrail_stage_records_total", "Records whose outcome is committed.", ["stage"])
+# stage: the stage's name. Alert when the 99th percentile exceeds a second: the disk is slow.
+TRANSACTION = Histogram(
+    "postrail_stage_transaction_seconds",
+    "Time to store one batch's outputs and commit its inputs, retries included.",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+# stage: the stage's name. Alert on any increase: a message waits for a person in the topic dead-letters.
+DEAD_LETTERS = Counter("postrail_stage_dead_letters_total", "Records that could not be processed.", ["stage"])
+# stage: the stage's name. Alert on a steep increase; the log has the traceback.
+ERRORS = Counter("postrail_stage_errors_total", "Unexpected errors while a record was handled.", ["stage"])
+# stage: the stage's name. Alert when it stays above zero: the log names what the records wait for.
+KEPT_BACK = Gauge("postrail_stage_kept_back_records", "Records that wait for something and are tried again.", ["stage"])
+
+Handle = Callable[[Record], Awaitable[Sequence[Append]] | Sequence[Append]]
+
+POLL_SECONDS = 0.5
+SLICE_SECONDS = 0.003
+"""Handling gives way to the rest of the process after this long."""
+POISON_DELAYS_SECONDS = (0.2, 2.0)
+"""Before the second and the third try; after the last one the record is a dead letter."""
+LOG_RETRY_SECONDS = (0.05, 5.0)
+"""First and longest wait before the log is tried again."""
+NO_PROGRESS_SECONDS = 60.0
+DRAIN_SECONDS = 10.0
+SAFE_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
+"""Up to this spread the commit's metadata fits, whatever is finished: a bit a record, in base64."""
+QUIET_SECONDS = 60.0
+"""The same reason for keeping records back is logged once in this time."""
+
+
+class NotReady(Exception):
+    """The record cannot be handled now, through no fault of its own: keep it back and try again after the delay."""
+
+    def __init__(self, delay_seconds: float, reason: str) -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds
+        self.reason = reason
+
+
+@dataclass(slots=True, eq=False)
+class _Partition:
+    """What is under way of one assigned partition. `before`: finished above the watermark when it was assigned."""
+
+    name: TopicPartition
+    tracker: Tracker
+    before: frozenset[int]
+    revoked: bool = False
+    paused: bool = False
+
+    def progress(self) -> Progress:
+        now = self.tracker.progress()
+        if not self.before:
+            return now
+        finished, low = now.above | self.before, now.low
+        while low in finished:
+            low += 1
+        self.before = frozenset([offset for offset in self.before if offset > low])
+        return Progress(low, frozenset([offset for offset in finished if offset > low]))
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A record that waits for its next try."""
+
+    partition: _Partition
+    record: Record
+    tries: int
+    timer: asyncio.TimerHandle
+
+
+class Stage:
+    """Consume, handle, produce and commit for one group on some topics.
+
+    Args:
+        name: the stage, for logs, metrics and dead letters.
+        topics: in order of preference.
+        group: the reader group.
+        handle: gives the outputs of one record. A list or tuple is taken as it is, at once; an awaitable runs beside the
+            others, and a slow one delays nobody. It may be called twice for a record, but only what the last call
+            returned is appended. It raises NotReady to be asked later; any other exception counts towards poison,
+            except a LogError, which is tried again for ever.
+        batch: how many records are polled at a time, and about how many a transaction holds.
+        in_flight: how many awaitables run at a time.
+        kept_back: how many records may wait for a later try; beyond that nothing new is polled.
+        poison_delays_seconds: the waits between the tries; one try more than there are waits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        topics: Sequence[str],
+        group: str,
+        handle: Handle,
+        *,
+        batch: int = 200,
+        in_flight: int = 1000,
+        kept_back: int = 10_000,
+        poison_delays_seconds: Sequence[float] = POISON_DELAYS_SECONDS,
+    ) -> None:
+        self.name = name
+        self._log = context.log
+        self._clock = context.clock
+        self._topics = tuple(topics)
+        self._group = group
+        self._handle = handle
+        self._batch = batch
+        self._max_in_flight = in_flight
+        self._max_kept = kept_back
+        self._poison_delays = tuple(poison_delays_seconds)
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._outcomes: list[tuple[_Partition, int, Sequence[Append]]] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self._kept: dict[int, _Kept] = {}
+        self._kept_ids = count()
+        self._warned: dict[str, float] = {}
+        self._handling = False
+        self._committing = False
+        self._draining = False
+        self._closing = False
+        self._trouble = ""
+        self._progress_at = 0.0
+        self._room = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._consumer: Consumer | None = None
+        self._fetcher: asyncio.Task[None] | None = None
+        self._committer: asyncio.Task[None] | None = None
+        self._records_metric = RECORDS.labels(name)
+        self._transaction_metric = TRANSACTION.labels(name)
+        self._dead_letters_metric = DEAD_LETTERS.labels(name)
+        self._errors_metric = ERRORS.labels(name)
+        self._kept_metric = KEPT_BACK.labels(name)
+
+    # The service
+
+    async def start(self) -> None:
+        """Join the group and take up work."""
+        self._progress_at = time.monotonic()
+        consumer = await self._log.consumer(
+            self._topics, self._group, on_assigned=self._assigned, on_revoked=self._revoked
+        )
+        self._consumer = consumer
+        self._fetcher = asyncio.create_task(self._fetch(consumer), name=f"{self.name}-fetch")
+        self._committer = asyncio.create_task(self._commit(consumer), name=f"{self.name}-commit")
+
+    async def drain(self) -> None:
+        """Stop polling, finish what is under way, commit it, leave the group. What is not finished is read again later."""
+        self._draining = True
+        if self._consumer is None or self._fetcher is None or self._committer is None:
+            return
+        self._fetcher.cancel()
+        await asyncio.wait([self._fetcher])
+        self._release(list(self._kept))
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                LOG.warning("drained with records unfinished; they are read again", stage=self.name, records=len(late))
+                await asyncio.wait(late)
+        self._closing = True
+        self._ready.set()
+        await asyncio.wait([self._committer], timeout=DRAIN_SECONDS)
+        if not self._committer.done():
+            LOG.warning("drained without a last commit; records are read again", stage=self.name, reason=self._trouble)
+            self._committer.cancel()
+            await asyncio.wait([self._committer])
+        await self._consumer.close()
+
+    def problem(self) -> str | None:
+        """Why there is no progress; None when all is well or there is nothing to do."""
+        if self._consumer is None or self._draining:
+            return None
+        for task in (self._fetcher, self._committer):
+            if task is not None and task.done():
+                return f"{self.name}: {task.get_name()} has stopped: {task.exception()!r}; restart the process"
+        silent_seconds = time.monotonic() - self._progress_at
+        waiting = self._consumer.lag() + len(self._outcomes)
+        if silent_seconds < NO_PROGRESS_SECONDS or not (waiting or self._committing):
+            return None
+        reason = self._trouble or (f"{len(self._kept)} records are kept back; see the log" if self._kept else "unknown")
+        return f"{self.name}: no progress for {silent_seconds:.0f} s while {waiting} records wait: {reason}"
+
+    # Polling and handling
+
+    async def _fetch(self, consumer: Consumer) -> None:
+        delay = LOG_RETRY_SECONDS[0]
+        while not self._draining:
+            while self._is_full():
+                self._room.clear()
+                await self._room.wait()
+            try:
+                records = await consumer.poll(self._batch, POLL_SECONDS)
+            except Exception as error:
+                self._cannot("read from", error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LOG_RETRY_SECONDS[1])
+                continue
+            delay = LOG_RETRY_SECONDS[0]
+            if records:
+                self._handling = True
+                try:
+                    await self._take_all(records)
+                finally:
+                    self._handling = False
+                    if self._outcomes:
+                        self._ready.set()
+            elif not self._outcomes and not self._committing and not consumer.lag():
+                self._progress_at = time.monotonic()
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._outcomes) >= self._batch
+            or len(self._running) >= self._max_in_flight
+            or len(self._kept) >= self._max_kept
+        )
+
+    async def _take_all(self, records: Iterable[Record]) -> None:
+        slice_end = time.monotonic() + SLICE_SECONDS
+        partition: _Partition | None = None
+        for record in records:
+            if partition is None or partition.name != (record.topic, record.partition):
+                partition = await self._partition(TopicPartition(record.topic, record.partition))
+            partition.tracker.start(record.offset)
+            self._take(partition, record, 1)
+            if time.monotonic() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = time.monotonic() + SLICE_SECONDS
+
+    async def _partition(self, name: TopicPartition) -> _Partition:
+        if name not in self._partitions:
+            await self._assigned([name])
+        return self._partitions[name]
+
+    def _take(self, partition: _Partition, record: Record, tries: int) -> None:
+        try:
+            result = self._handle(record)
+            if isinstance(result, (list, tuple)):
+                self._settle(partition, record, result)
+                return
+        except Exception as error:  # any error of a handler is the record's, not the loop's
+            self._failed(partition, record, tries, error)
+            return
+        task = asyncio.ensure_future(self._finish(partition, record, tries, result))  # type: ignore[arg-type]
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    async def _finish(
+        self, partition: _Partition, record: Record, tries: int, result: Awaitable[Sequence[Append]]
+    ) -> None:
+        try:
+            self._settle(partition, record, await result)
+        except Exception as error:  # any error of a handler is the record's, not the loop's
+            self._failed(partition, record, tries, error)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._room.set()
+
+    def _settle(self, partition: _Partition, record: Record, appends: Sequence[Append]) -> None:
+        self._outcomes.append((partition, record.offset, appends))
+        if not self._handling or len(self._outcomes) >= self._batch:
+            self._ready.set()
+
+    # Failures
+
+    def _failed(self, partition: _Partition, record: Record, tries: int, error: Exception) -> None:
+        """Decide what becomes of a record whose handling raised."""
+        if isinstance(error, NotReady):
+            self._warn(error.reason, error.delay_seconds)
+            self._keep(partition, record, tries, error.delay_seconds)
+        elif isinstance(error, LogError):
+            self._warn(f"the log cannot be read: {error}", LOG_RETRY_SECONDS[1])
+            self._keep(partition, record, tries, LOG_RETRY_SECONDS[1])
+        else:
+            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            final = tries > len(self._poison_delays)
+            what = "record cannot be processed; moved to dead-letters" if final else "record failed; tried again"
+            LOG.error(what, stage=self.name, tries=tries, **where, traceback=_traceback(error))
+            self._errors_metric.inc()
+            if not final:
+                self._keep(partition, record, tries + 1, self._poison_delays[tries - 1])
+                return
+            self._dead_letters_metric.inc()
+            letter = DeadLetter(
+                record.topic,
+                record.partition,
+                record.offset,
+                record.key,
+                record.value,
+                self.name,
+                f"{type(error).__name__}: {error}",
+                self._clock(),
+                tries,
+            )
+            append = Append(topic_names.DEAD_LETTERS, record.key, encode_dead_letter(letter), record.body)
+            self._settle(partition, record, [append])
+
+    def _keep(self, partition: _Partition, record: Record, tries: int, delay_seconds: float) -> None:
+        if partition.revoked or self._draining:
+            return
+        kept_id = next(self._kept_ids)
+        timer = asyncio.get_running_loop().call_later(delay_seconds, self._again, kept_id)
+        self._kept[kept_id] = _Kept(partition, record, tries, timer)
+        self._kept_metric.inc()
+
+    def _again(self, kept_id: int) -> None:
+        kept = self._kept[kept_id]
+        self._release([kept_id])
+        self._take(kept.partition, kept.record, kept.tries)
+
+    def _release(self, kept_ids: Iterable[int]) -> None:
+        for kept_id in kept_ids:
+            self._kept.pop(kept_id).timer.cancel()
+            self._kept_metric.dec()
+        self._room.set()
+
+    def _warn(self, reason: str, delay_seconds: float) -> None:
+        now = time.monotonic()
+        if now - self._warned.get(reason, -QUIET_SECONDS) < QUIET_SECONDS:
+            return
+        if len(self._warned) > 1000:
+            self._warned.clear()
+        self._warned[reason] = now
+        LOG.warning("records wait", stage=self.name, reason=reason, tried_again_after_seconds=delay_seconds)
+
+    # Committing
+
+    async def _commit(self, consumer: Consumer) -> None:
+        while True:
+            if not self._outcomes or (self._handling and len(self._outcomes) < self._batch):
+                if not self._outcomes:
+                    self._idle.set()
+                    if self._closing:
+                        return
+                self._ready.clear()
+                await self._ready.wait()
+                continue
+            self._idle.clear()
+            self._committing = True
+            taken, self._outcomes = self._outcomes, []
+            self._room.set()
+            appends: list[Append] = []
+            touched: dict[_Partition, None] = {}
+            for partition, offset, outputs in taken:
+                if not partition.revoked:
+                    partition.tracker.finish(offset)
+                    touched[partition] = None
+                    appends += outputs
+            commits = [Commit(self._group, partition.name, partition.progress()) for partition in touched]
+            with self._transaction_metric.time():
+                await self._store(appends, commits)
+            self._records_metric.inc(len(taken))
+            self._trouble = ""
+            self._progress_at = time.monotonic()
+            self._committing = False
+            for partition, commit in zip(touched, commits, strict=True):
+                self._pause_or_resume(consumer, partition, commit.progress)
+
+    async def _store(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
+        """One transaction, repeated until the log takes it: nothing was stored by those that failed."""
+        delay = LOG_RETRY_SECONDS[0]
+        while commits:
+            try:
+                await self._log.transact(appends, commits)
+            except Exception as error:
+                self._cannot("write to", error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LOG_RETRY_SECONDS[1])
+            else:
+                return
+
+    def _cannot(self, verb: str, error: Exception) -> None:
+        reason = f"cannot {verb} the log: {type(error).__name__}: {error}"
+        if reason == self._trouble:
+            return
+        self._trouble = reason
+        if isinstance(error, (LogFull, LogUnavailable)):
+            LOG.warning("log unusable; tried again until it is", stage=self.name, reason=reason)
+        else:
+            LOG.error("log failed; tried again", stage=self.name, reason=reason, traceback=_traceback(error))
+
+    def _pause_or_resume(self, consumer: Consumer, partition: _Partition, progress: Progress) -> None:
+        if not partition.paused and partition.tracker.spread <= SAFE_SPREAD:
+            return
+        too_long = len(progress.metadata()) > STOP_FETCHING_AT_BYTES
+        if too_long == partition.paused or partition.revoked:
+            return
+        partition.paused = too_long
+        if too_long:
+            reason = "too many records are finished out of order"
+            LOG.warning("stopped reading a partition", stage=self.name, topic=partition.name.topic, reason=reason)
+            consumer.pause([partition.name])
+        else:
+            consumer.resume([partition.name])
+
+    # Assignment
+
+    async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        committed = await self._log.committed(self._group, sorted({partition.topic for partition in partitions}))
+        for name in partitions:
+            progress = committed.get(name, Progress(0))
+            self._partitions[name] = _Partition(name, Tracker(progress.low), progress.above)
+
+    async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit what is finished of them; what is not, their next owner does again."""
+        if self._committer is not None and not self._committer.done() and (self._outcomes or self._committing):
+            self._idle.clear()
+            waiting = asyncio.ensure_future(self._idle.wait())
+            await asyncio.wait([waiting], timeout=DRAIN_SECONDS)
+            waiting.cancel()
+        gone = [self._partitions.pop(name) for name in partitions if name in self._partitions]
+        for partition in gone:
+            partition.revoked = True
+        self._release([kept_id for kept_id, kept in self._kept.items() if kept.partition in gone])
+
+
+def _traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
