@@ -77,7 +77,7 @@ class ListenerKind(StrEnum):
 
 class ListenerConfig(Section):
     kind: ListenerKind
-    address: IPAddress = "0.0.0.0"  # a mail server's listener faces the network
+    address: IPAddress = "0.0.0.0"  # noqa: S104  # a mail server's listener faces the network
     port: Port
     networks: tuple[IPNetwork, ...] = ()
     """TRUSTED: who may submit here."""
