@@ -1,0 +1,78 @@
+"""What the commands that look into the log share: finding the worker files of a configuration and reading them.
+
+Read-only: works beside a running system and without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from postrail.core.config import Config
+from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load, worker_directories
+
+LOG_FILE = "log.sqlite"
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE` and `--json`."""
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def log_files(config: Config) -> list[Path]:
+    """The log of every worker that ever ran with this data directory.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = [path for folder in worker_directories(config) if (path := folder / LOG_FILE).is_file()]
+    if not found:
+        raise ConfigurationError(
+            f"{config.data_directory}: there is no mail log here; start the system first, or correct data_directory"
+        )
+    return found
+
+
+def open_stores(path: Path) -> tuple[Config, list[Path]]:
+    """The configuration and its log files; raises ConfigurationError."""
+    config = load(path)
+    return config, log_files(config)
+
+
+def print_json(row: Mapping[str, object]) -> None:
+    """One object on one line of standard output."""
+    json.dump(row, sys.stdout, separators=(",", ":"))
+    sys.stdout.write("\n")
+
+
+def moment(at: float) -> str:
+    """Unix seconds as a UTC time of day with its date."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `0.12 s`, `45 s`, `5 min`, `3.5 h`, `2.0 d`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * 86400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
+
+
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Columns padded to their widest cell; the last column is not padded."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in lines
+    )
