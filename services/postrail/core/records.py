@@ -174,7 +174,10 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A state that one or more recipients of a message reached, with what is known about how."""
+    """A state that one or more recipients of a message reached, with what is known about how.
+
+    `bounce_class` is a value of `postrail.core.bounces.BounceClass` where the reply was negative, otherwise empty.
+    """
 
     type: EventType
     at: float
@@ -201,6 +204,7 @@ class Event:
     header_message_id: str = ""
     reverse_path: str = ""
     size_bytes: int = 0
+    bounce_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

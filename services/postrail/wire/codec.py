@@ -205,6 +205,7 @@ def encode_event(event: core.Event) -> bytes:
         header_message_id=event.header_message_id,
         reverse_path=event.reverse_path,
         size_bytes=event.size_bytes,
+        bounce_class=event.bounce_class,
     )
     if event.reply is not None:
         _put_reply(event.reply, out.reply)
@@ -246,6 +247,7 @@ def decode_event(value: bytes) -> core.Event:
         header_message_id=read.header_message_id,
         reverse_path=read.reverse_path,
         size_bytes=read.size_bytes,
+        bounce_class=read.bounce_class,
     )
 
 

@@ -142,7 +142,7 @@ class Deferred(_message.Message):
     def __init__(self, delivery: _Optional[_Union[Delivery, _Mapping]] = ..., deferred_at: _Optional[float] = ..., due_at: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("type", "at", "message_id", "recipients", "delivery_id", "submitter", "stream", "tag", "attempt", "reply", "scope", "site", "group", "pool", "source_address", "mx_host", "mx_address", "tls", "duration_seconds", "queued_seconds", "due_at", "detail", "header_message_id", "reverse_path", "size_bytes")
+    __slots__ = ("type", "at", "message_id", "recipients", "delivery_id", "submitter", "stream", "tag", "attempt", "reply", "scope", "site", "group", "pool", "source_address", "mx_host", "mx_address", "tls", "duration_seconds", "queued_seconds", "due_at", "detail", "header_message_id", "reverse_path", "size_bytes", "bounce_class")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class Event(_message.Message):
     HEADER_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     REVERSE_PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BOUNCE_CLASS_FIELD_NUMBER: _ClassVar[int]
     type: int
     at: float
     message_id: str
@@ -193,7 +194,8 @@ class Event(_message.Message):
     header_message_id: str
     reverse_path: str
     size_bytes: int
-    def __init__(self, type: _Optional[int] = ..., at: _Optional[float] = ..., message_id: _Optional[str] = ..., recipients: _Optional[_Iterable[str]] = ..., delivery_id: _Optional[str] = ..., submitter: _Optional[str] = ..., stream: _Optional[str] = ..., tag: _Optional[str] = ..., attempt: _Optional[int] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., scope: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., pool: _Optional[str] = ..., source_address: _Optional[str] = ..., mx_host: _Optional[str] = ..., mx_address: _Optional[str] = ..., tls: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., queued_seconds: _Optional[float] = ..., due_at: _Optional[float] = ..., detail: _Optional[str] = ..., header_message_id: _Optional[str] = ..., reverse_path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    bounce_class: str
+    def __init__(self, type: _Optional[int] = ..., at: _Optional[float] = ..., message_id: _Optional[str] = ..., recipients: _Optional[_Iterable[str]] = ..., delivery_id: _Optional[str] = ..., submitter: _Optional[str] = ..., stream: _Optional[str] = ..., tag: _Optional[str] = ..., attempt: _Optional[int] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., scope: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., pool: _Optional[str] = ..., source_address: _Optional[str] = ..., mx_host: _Optional[str] = ..., mx_address: _Optional[str] = ..., tls: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., queued_seconds: _Optional[float] = ..., due_at: _Optional[float] = ..., detail: _Optional[str] = ..., header_message_id: _Optional[str] = ..., reverse_path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bounce_class: _Optional[str] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("message_id", "reverse_path", "recipient", "received_at", "header_block", "blob", "client_address")
