@@ -164,8 +164,10 @@ class Router:
         for hop, recipients in together.values():
             address = "" if hop.kind is RouteKind.LMTP or source is None else source
             route = Route(hop.kind, hop.next_hop, hop.port, hop.site, hop.group, choice.pool, address)
-            for start in range(0, len(recipients), self._max_recipients):
-                deliveries.append(Planned(route, tuple(recipients[start : start + self._max_recipients])))
+            deliveries += [
+                Planned(route, tuple(recipients[start : start + self._max_recipients]))
+                for start in range(0, len(recipients), self._max_recipients)
+            ]
         return Plan(deliveries, failed)
 
     def _mx_hop(self, domain: str, answer: MxAnswer) -> Hop | Failure:
