@@ -28,11 +28,11 @@ class MemoryResult:
 def measure_memory(*, messages: int, sessions: int, size_bytes: int) -> MemoryResult:
     """Submit and deliver the messages, and return the peaks (VmHWM: exact, not sampled)."""
     with prepared(Postrail) as (subject, sink):
-        assert isinstance(subject, Postrail)  # narrows the type
         subject.start()
         send(subject.port, messages=messages, sessions=sessions, size_bytes=size_bytes)
         sink.wait_for(messages, _STALL_SECONDS)
-        peaks = {pid: process_tree.peak_rss_bytes(pid) for pid in subject.worker_pids()}
+        stats = process_tree.tree(subject.root_pids())
+        peaks = {stat.pid: process_tree.peak_rss_bytes(stat.pid) for stat in stats}
     for pid, peak in peaks.items():
         _log.info("process %d: peak %.0f MB", pid, peak / 1e6)
     return MemoryResult(peaks)

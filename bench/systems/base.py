@@ -17,8 +17,8 @@ from bench import process_tree
 from bench.dkim_key import DkimKey
 from bench.load import free_port, wait_for_greeting
 
-_START_SECONDS = 20
-_STOP_SECONDS = 30
+_START_SECONDS = 60
+_STOP_SECONDS = 45
 
 
 @dataclass(frozen=True, slots=True)

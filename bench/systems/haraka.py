@@ -77,9 +77,11 @@ class Haraka(System):
         """Write Haraka's configuration directory and start the cluster."""
         directory = self.setup.directory
         modules = installation() / "node_modules"
-        shutil.copytree(modules / "Haraka" / "config", directory / "config")  # as `haraka --install` does
+        shutil.copytree(
+            modules / "Haraka" / "config", directory / "config", dirs_exist_ok=True
+        )  # as `haraka --install` does
         for part in ("plugins", "queue"):
-            (directory / part).mkdir()
+            (directory / part).mkdir(exist_ok=True)
         values = {
             "port": self.port,
             "nodes": _NODES,
@@ -89,6 +91,6 @@ class Haraka(System):
         }
         for name, text in _FILES.items():
             (directory / "config" / name).write_text(text.format(**values))
-        shutil.copy(self.setup.key.private_key_file, directory / "config" / "dkim.private.key")
+        shutil.copyfile(self.setup.key.private_key_file, directory / "config" / "dkim.private.key")
         shutil.copy(_PLUGIN, directory / "plugins")
         self.spawn("haraka", [str(modules / ".bin" / "haraka"), "-c", str(directory)], {"NODE_ENV": "production"})

@@ -103,7 +103,7 @@ class PostfixOpenDkim(System):
         """Write both configurations and start the milter, then Postfix in the foreground."""
         directory = self.setup.directory
         configuration = directory / "etc"
-        configuration.mkdir()
+        configuration.mkdir(exist_ok=True)
         self._make_owned(directory / "queue", "root")
         self._make_owned(directory / "data", "postfix")
         values = {"directory": directory, "sink_port": self.setup.sink_port, "port": self.port}
@@ -128,5 +128,5 @@ class PostfixOpenDkim(System):
 
     @staticmethod
     def _make_owned(directory: Path, owner: str) -> None:
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         shutil.chown(directory, owner)

@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
-from bench import process_tree
 from bench.dkim_key import SELECTOR, SENDER_DOMAIN
 from bench.load import RECIPIENT_DOMAIN, BenchmarkError
 from bench.systems.base import System
@@ -44,11 +43,6 @@ class Postrail(System):
         file = self.setup.directory / "postrail.yaml"
         file.write_text(json.dumps(self._configuration(), indent=2))  # JSON is YAML
         self.spawn("postrail", [str(program()), "up", "--config", str(file), "--workers", str(WORKERS)])
-
-    def worker_pids(self) -> list[int]:
-        """Return the Python processes of the tree, the parent among them."""
-        stats = process_tree.tree(self.root_pids())
-        return [stat.pid for stat in stats if "resource_tracker" not in process_tree.command_line(stat.pid)]
 
     def _configuration(self) -> dict[str, object]:
         setup = self.setup
