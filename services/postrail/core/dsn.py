@@ -178,10 +178,10 @@ def _part(boundary: str, content_type: str, encoding: str) -> list[bytes]:
 
 
 _OPENINGS = {
-    Action.FAILED: "Your message could not be delivered to the recipients below. It will not be tried again.",
-    Action.DELAYED: "Your message could not be delivered yet to the recipients below. You need not do anything.",
+    Action.FAILED: "Your message could not be delivered to the recipients below.\r\nIt will not be tried again.",
+    Action.DELAYED: "Your message could not be delivered yet to the recipients below.\r\nYou need not do anything.",
     Action.DELIVERED: "Your message was delivered to the recipients below.",
-    Action.RELAYED: "Your message was passed on to a mail server that sends no confirmations of delivery of its own.",
+    Action.RELAYED: "Your message was passed on for the recipients below to a mail server\r\nthat sends no confirmations of delivery of its own.",
 }
 
 
