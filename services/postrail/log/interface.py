@@ -48,6 +48,11 @@ class Body(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def in_memory(self) -> bytes | None:
+        """The bytes where they are at hand without reading anything, otherwise None: then `load` them."""
+        ...
+
     async def load(self) -> bytes:
         """The bytes; from memory where they still are, otherwise read from the log.
 
