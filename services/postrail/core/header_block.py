@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-_FIELD_START = re.compile(rb"(?:^|(?<=\r\n))(?![ \t])")
+_CONTINUATION = (b" ", b"\t")
 _NAME = re.compile(rb"[!-9;-~]+(?=[ \t]*:)")
 
 
@@ -47,15 +47,17 @@ def fields(block: bytes) -> list[Field]:
         MalformedHeader: a line is no field; the message names it (shortened).
     """
     found: list[Field] = []
-    starts = [match.start() for match in _FIELD_START.finditer(block)]
-    for index, start in enumerate(starts):
-        raw = block[start : starts[index + 1] if index + 1 < len(starts) else len(block)]
-        if not raw:
-            continue
+    start, end_of_block = 0, len(block)
+    while start < end_of_block:
+        end = block.find(b"\r\n", start) + 2
+        while end > 1 and block[end : end + 1] in _CONTINUATION:
+            end = block.find(b"\r\n", end) + 2
+        raw = block[start:end] if end > 1 else block[start:]
         match = _NAME.match(raw)
         if match is None:
             raise MalformedHeader(f"no header field: {raw[:60]!r}")
         found.append(Field(match[0].lower(), raw))
+        start += len(raw)
     return found
 
 
