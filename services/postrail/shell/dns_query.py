@@ -91,8 +91,8 @@ def parse_nameserver(text: str) -> Nameserver:
     """
     host, port_text = text.strip(), ""
     if host.startswith("["):
-        host, _, port_text = host[1:].partition("]")
-        port_text = port_text.removeprefix(":")
+        host, closed, port_text = host[1:].partition("]")
+        port_text = port_text.removeprefix(":") if closed else "?"
     elif host.count(":") == 1:
         host, _, port_text = host.partition(":")
     try:
@@ -125,7 +125,7 @@ class Questioner:
         self._timeout_seconds = config.timeout_seconds
         self._tries = config.tries
         self._gate = asyncio.Semaphore(MAX_CONCURRENT)
-        self._backend: dns.asyncbackend.Backend | None = None
+        self._backend = dns.asyncbackend.get_backend("asyncio")
 
     async def ask(self, name: str, kind: dns.rdatatype.RdataType) -> Found:
         """The records of one type at a name, with its CNAMEs followed.
@@ -170,8 +170,6 @@ class Questioner:
     async def _ask_one(
         self, server: Nameserver, name: dns.name.Name, kind: dns.rdatatype.RdataType
     ) -> dns.message.QueryMessage:
-        if self._backend is None:
-            self._backend = dns.asyncbackend.get_backend("asyncio")
         query = dns.message.make_query(name, kind, use_edns=0, payload=UDP_PAYLOAD_BYTES)
         query.flags |= dns.flags.AD  # asks for the AD bit without asking for signatures (RFC 6840 §5.7)
         try:
@@ -189,7 +187,7 @@ class Questioner:
             raise _NoAnswer(f"{server} did not answer within {self._timeout_seconds:g} s") from None
         except (dns.exception.DNSException, OSError, EOFError) as error:
             _OUTCOMES["error"].inc()
-            raise _NoAnswer(f"{server} could not be asked: {error or type(error).__name__}") from error
+            raise _NoAnswer(f"{server} could not be asked: {str(error) or type(error).__name__}") from error
         return _usable(answer, server)
 
 
