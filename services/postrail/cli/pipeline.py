@@ -99,7 +99,7 @@ class Worker:
         slots.mkdir(parents=True, exist_ok=True)
         for number, directory in enumerate(owned_directories(self._config, self._workers, self._index)):
             directory.mkdir(parents=True, exist_ok=True)
-            log = await open_log(directory / LOG_FILE, self._config.log)
+            log = open_log(directory / LOG_FILE, self._config.log)
             pipeline = Pipeline(log)
             self._pipelines.append(pipeline)
             context = Context(self._config, log, self._blobs, self._resolver, shares, slots)
@@ -110,12 +110,12 @@ class Worker:
                 SenderService(context),
             ]
             for service in reversed(downstream):
-                await service.start()
                 pipeline.services.insert(0, service)
+                await service.start()
             if number == 0:
                 ingress = IngressService(context, self._index)
-                await ingress.start()
                 pipeline.services.insert(0, ingress)
+                await ingress.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
         self._started = True
         LOG.info("ready", workers=self._workers, health_port=self._health.port, pipelines=len(self._pipelines))
