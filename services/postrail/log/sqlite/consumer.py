@@ -96,7 +96,7 @@ class SqliteConsumer:
         reserved, free = {}, max_records
         for topic in later:
             self._owed[topic] = min(self._owed[topic] + share, float(max_records))
-            reserved[topic] = min(free, round(self._owed[topic] + 0.3))
+            reserved[topic] = min(free, int(self._owed[topic] + 1e-9))
             free -= reserved[topic]
         return reserved
 

@@ -6,9 +6,7 @@ it, what the kernel holds of the file is unknown, and only a start from what is 
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +15,9 @@ import apsw
 
 from postrail.log.interface import LogError, LogFull
 from postrail.log.sqlite.schema import refusal
+from postrail.shell import logs
+
+LOG = logs.logger("log")
 
 Fatal = Callable[[str], None]
 """Told why the process must end; does not return in production."""
@@ -61,11 +62,8 @@ def translate(path: Path, error: BaseException) -> LogError:
 
 
 def end_process(reason: str) -> NoReturn:
-    """Say why, flush, and end the process without running anything else."""
-    logging.getLogger("postrail.log").critical(reason)
-    logging.shutdown()
-    sys.stderr.write(f"postrail: {reason}\n")
-    sys.stderr.flush()
+    """Say why (the line is flushed at once), and end the process without running anything else."""
+    LOG.error("log failed", problem=reason)
     os._exit(EXIT_IO_ERROR)
 
 

@@ -21,7 +21,7 @@ from postrail.log.sqlite.trim import Trimmed
 class Entry:
     """What one caller wants stored: all of it or nothing."""
 
-    __slots__ = ("appends", "commits", "future", "joins", "size_bytes")
+    __slots__ = ("appends", "commits", "future", "joins", "positions", "size_bytes")
 
     def __init__(
         self,
@@ -29,8 +29,11 @@ class Entry:
         appends: Sequence[Append] = (),
         commits: Sequence[Commit] = (),
         joins: Sequence[tuple[str, str]] = (),
+        positions: bool = False,
     ) -> None:
         self.future = future
+        self.positions = positions
+        """Whether the caller wants to know where its records lie."""
         self.appends = appends
         self.commits = commits
         self.joins = joins
@@ -192,8 +195,11 @@ class Group:
         for entry in self.entries:
             end = start + len(entry.appends)
             if not entry.future.done():
-                positions = [Position(*placed[index][0].where, rows[index][2]) for index in range(start, end)]
-                entry.future.set_result(positions)
+                entry.future.set_result(
+                    [Position(*placed[index][0].where, rows[index][2]) for index in range(start, end)]
+                    if entry.positions
+                    else []
+                )
             start = end
 
     def fail(self, error: LogError) -> None:

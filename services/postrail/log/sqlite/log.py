@@ -43,8 +43,11 @@ from postrail.log.sqlite.room import Room
 from postrail.log.sqlite.runner import Runner
 from postrail.log.sqlite.store import Store
 
-COMMIT_INTERVAL_SECONDS = 0.004
-"""A group starts no sooner than this after the one before: under load more callers share an fsync; a lone one never waits."""
+COMMIT_INTERVAL_SECONDS = 0.008
+"""Under full load a group starts no sooner than this after the one before, so that more callers share an fsync; with less
+load it is less in proportion, and a lone caller never waits."""
+FULL_LOAD_RECORDS_PER_SECOND = 3000.0
+LOAD_WINDOW_SECONDS = 0.1
 GROUP_RECORDS = 500
 GROUP_BYTES = 4 << 20
 TICK_SECONDS = 1.0
@@ -114,6 +117,7 @@ class SqliteLog:
         self._group: Group | None = None
         self._start_timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._started_at = 0.0
+        self._records_per_second = 0.0
         self._closed: str | None = None
         self._idle: asyncio.Future[None] | None = None
         self._committer = Runner(self.loop, "log-commit")
@@ -129,7 +133,7 @@ class SqliteLog:
             if append.topic.startswith(_OUTSIDE):
                 self._room.check(self.loop.time())
                 break
-        return await self._enter(await self._own(appends))
+        return await self._enter(await self._own(appends), positions=True)
 
     async def transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
         """As `Log.transact`."""
@@ -149,11 +153,16 @@ class SqliteLog:
         return body is None or isinstance(body, bytes) or (isinstance(body, SqliteBody) and body.cache is self._cache)
 
     def _enter(
-        self, appends: Sequence[Append], commits: Sequence[Commit] = (), joins: Sequence[tuple[str, str]] = ()
+        self,
+        appends: Sequence[Append],
+        commits: Sequence[Commit] = (),
+        joins: Sequence[tuple[str, str]] = (),
+        *,
+        positions: bool = False,
     ) -> asyncio.Future[list[Position]]:
         self.check_open()
         future: asyncio.Future[list[Position]] = self.loop.create_future()
-        self._queue.append(Entry(future, appends, commits, joins))
+        self._queue.append(Entry(future, appends, commits, joins, positions))
         if self._group is None and self._start_timer is None:
             self._plan_start()
         return future
@@ -216,7 +225,8 @@ class SqliteLog:
     # Groups
 
     def _plan_start(self) -> None:
-        wait_seconds = self._started_at + COMMIT_INTERVAL_SECONDS - self.loop.time()
+        load = min(1.0, self._records_per_second / FULL_LOAD_RECORDS_PER_SECOND)
+        wait_seconds = self._started_at + COMMIT_INTERVAL_SECONDS * load - self.loop.time()
         if wait_seconds <= 0:
             self._start_timer = self.loop.call_soon(self._start)
         else:
@@ -225,7 +235,7 @@ class SqliteLog:
     def _start(self) -> None:
         """Stage the next group and hand its commit to the thread."""
         self._start_timer = None
-        self._started_at = self.loop.time()
+        before, self._started_at = self._started_at, self.loop.time()
         group = Group(self._topics, self._cache, self._sequence, self._next_body, self._clock())
         records = size_bytes = 0
         queue = self._queue
@@ -235,6 +245,9 @@ class SqliteLog:
             records += len(entry.appends) + 1
             size_bytes += entry.size_bytes
         self._group = group
+        elapsed_seconds = max(1e-6, self._started_at - before)
+        weight = min(1.0, elapsed_seconds / LOAD_WINDOW_SECONDS)
+        self._records_per_second += weight * (records / elapsed_seconds - self._records_per_second)
         try:
             self._store.begin()
             group.stage(self._store)
@@ -332,6 +345,16 @@ class SqliteLog:
             self._trimmer.jobs.extend(trim.plan(self._topics.by_place.values(), self._config, self._clock()))
         if self._trimmer.jobs and self._group is None and self._start_timer is None:
             self._plan_start()
+
+    async def trim(self) -> None:
+        """Delete now what may go, and return when it is gone; without this it happens by itself within seconds."""
+        while True:
+            self.check_open()
+            self._trimmer.jobs.clear()
+            self._trimmer.jobs.extend(trim.plan(self._topics.by_place.values(), self._config, self._clock()))
+            if not self._trimmer.jobs:
+                return
+            await self._enter(())
 
     async def close(self) -> None:
         """Flush what waits, then release the file. A second call does nothing."""
