@@ -47,7 +47,7 @@ def content(notice: Notice) -> bytes:
 
 
 def parsed(notice: Notice) -> EmailMessage:
-    message = cast("EmailMessage", email.message_from_bytes(content(notice), policy=email.policy.SMTPUTF8))
+    message = email.message_from_bytes(content(notice), policy=email.policy.SMTPUTF8)
     assert not message.defects
     return message
 

@@ -181,7 +181,8 @@ _OPENINGS = {
     Action.FAILED: "Your message could not be delivered to the recipients below.\r\nIt will not be tried again.",
     Action.DELAYED: "Your message could not be delivered yet to the recipients below.\r\nYou need not do anything.",
     Action.DELIVERED: "Your message was delivered to the recipients below.",
-    Action.RELAYED: "Your message was passed on for the recipients below to a mail server\r\nthat sends no confirmations of delivery of its own.",
+    Action.RELAYED: "Your message was passed on for the recipients below to a mail server\r\n"
+    "that sends no confirmations of delivery of its own.",
 }
 
 
