@@ -1,0 +1,1 @@
+"""Signing: adds the DKIM signatures to accepted messages."""
