@@ -12,22 +12,24 @@ import pytest
 
 DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
-    "dovecot": "dovecot-core",
-    "doveadm": "dovecot-core",
+    "dkimproxy-verify": "libmail-dkim-perl",
+    "dovecot": "dovecot-core dovecot-lmtpd",
     "knotd": "knot",
+    "master": "postfix",
     "opendkim": "opendkim",
     "opendkim-testmsg": "opendkim-tools",
     "openssl": "openssl",
+    "perl": "perl",
     "postconf": "postfix",
     "postfix": "postfix",
     "postmap": "postfix",
     "smtp-sink": "postfix",
     "smtp-source": "postfix",
     "strace": "strace",
-    "swaks": "swaks",
+    "swaks": "swaks libnet-ssleay-perl",
     "unbound": "unbound",
 }
-"""Program → the Debian package that brings it."""
+"""Program → the Debian packages that bring it, with what it needs here."""
 
 _FOLDERS_OUTSIDE_PATH = (
     "/usr/local/sbin",
