@@ -1,5 +1,6 @@
 """The embedded log passes the log's contract."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class Files:
 
 class TestSqliteLog(LogContract):
     @pytest.fixture
-    async def log_factory(self, tmp_path: Path):
+    async def log_factory(self, tmp_path: Path) -> AsyncIterator[Files]:
         files = Files(tmp_path / "worker-0" / "log.sqlite")
         yield files
         for log in files.opened:

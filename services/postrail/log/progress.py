@@ -49,7 +49,7 @@ class Progress:
             return cls(low)
         try:
             bitmap = zlib.decompress(base64.b64decode(metadata, validate=True))
-        except zlib.error as error:
+        except (ValueError, zlib.error) as error:
             raise ValueError(f"commit metadata cannot be read: {error}") from error
         above = frozenset(
             low + (index << 3) + bit for index, byte in enumerate(bitmap) if byte for bit in range(8) if byte >> bit & 1
