@@ -69,6 +69,10 @@ class BlobStore(Protocol):
         """All bytes at once; raises BlobDamaged."""
         ...
 
+    async def discard(self, ref: BlobRef) -> None:
+        """Delete a body that was committed, but to which certainly no record refers: the log had no room."""
+        ...
+
     async def delete_older_than(self, unix_seconds: float) -> int:
         """Delete bodies written before this time, and what killed writers left; returns how many files."""
         ...
@@ -117,6 +121,10 @@ class DirectoryBlobStore:
     async def read(self, ref: BlobRef) -> bytes:
         """All bytes at once; raises BlobDamaged."""
         return b"".join([chunk async for chunk in self.chunks(ref)])
+
+    async def discard(self, ref: BlobRef) -> None:
+        """Delete a body to which certainly no record refers."""
+        await self.run(_unlink_if_there, self.path / ref.name)
 
     async def delete_older_than(self, unix_seconds: float) -> int:
         """Delete bodies written before this time, and what killed writers left; returns how many files."""
@@ -216,6 +224,10 @@ def _read_and_hash(fd: int, digest: Any) -> bytes:
     chunk = os.read(fd, CHUNK_BYTES)
     digest.update(chunk)
     return chunk
+
+
+def _unlink_if_there(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

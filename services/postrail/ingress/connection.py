@@ -1,0 +1,263 @@
+"""One connection of a submitter: bytes in, bytes out, and when it ends. Built on aiosmtpd's SMTP, with its readers replaced.
+
+aiosmtpd reads content line by line and holds it all, lets a false end of data through, and answers each command with a
+write of its own. Here input is a buffer that the session's one task takes from, replies leave together when it is empty,
+and a deadline is a number that the service's one sweep compares: no timer and no task for a wait. Kept from aiosmtpd are
+the AUTH exchanges. Owns no command; those are in `session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
+
+from postrail.core import refusals
+from postrail.core.refusals import Refused
+
+MAX_LINE_BYTES: Final = 12_288  # RFC 4954 §4: the longest line of an AUTH exchange; others are shorter
+_PAUSE_READING_BYTES: Final = 256 << 10
+_NEVER: Final = float("inf")
+_CLOSE_SECONDS: Final = 5.0
+HANDSHAKE_SECONDS: Final = 20.0
+
+
+class ConnectionEnded(Exception):
+    """The client has gone, or the connection was closed on it."""
+
+
+class _Lines:
+    """What aiosmtpd's AUTH exchanges read from."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self._read = read
+
+    async def readline(self) -> bytes:
+        line: bytes = await self._read()
+        return line
+
+
+class Connection(SMTP):
+    """Input, output, deadline and TLS of one session. Subclasses give it its commands."""
+
+    # The challenges that clients expect; aiosmtpd's own end in NUL.
+    AuthLoginUsernameChallenge = "Username:"
+    AuthLoginPasswordChallenge = "Password:"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # SMTP.__init__ is not called: it looks through all methods by reflection and sets up a StreamReader, for every
+        # connection. What the inherited AUTH exchanges use is set here: session, push() and _reader.readline().
+        self.loop = loop
+        self.session = Session(loop)
+        self.transport: Any = None
+        self._reader: Any = _Lines(self.read_line)
+        self.deadline = _NEVER
+        self.timeout_seconds = 300.0
+        self.is_idle = False
+        self.is_lost = False
+        self.is_ended = False
+        self.is_tls = False
+        self._input = b""
+        self._at = 0
+        self._out: list[bytes] = []
+        self._eof = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._input_waiter: asyncio.Future[None] | None = None
+        self._output_waiter: asyncio.Future[None] | None = None
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_ended:
+            return
+        if self._at < len(self._input):
+            self._input = self._input[self._at :] + data
+        else:
+            self._input = data
+        self._at = 0
+        if len(self._input) > _PAUSE_READING_BYTES and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        _wake(self._input_waiter)
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        _wake(self._input_waiter)
+        # Half-closed is fine in the clear: what was sent is still answered.
+        return not self.is_tls
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        self.end()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        _wake(self._output_waiter)
+
+    # Input
+
+    @property
+    def has_input(self) -> bool:
+        """Whether bytes wait that were not taken yet."""
+        return self._at < len(self._input)
+
+    async def read_line(self) -> bytes:
+        """The next line, with its line end; the whole line must come within `timeout_seconds`.
+
+        Raises:
+            Refused: 500 5.5.2, the line is too long; it has been passed over.
+            ConnectionEnded: there is none.
+        """
+        searched = 0
+        deadline = 0.0
+        too_long = False
+        while True:
+            end = self._input.find(b"\n", self._at + searched)
+            if end >= 0:
+                line = self._input[self._at : end + 1]
+                self._at = end + 1
+                if too_long or len(line) > MAX_LINE_BYTES:
+                    raise refusals.unreadable("Line too long")
+                return line
+            searched = len(self._input) - self._at
+            if searched > MAX_LINE_BYTES:
+                too_long, searched = True, 0
+                self._input, self._at = b"", 0
+            deadline = deadline or self.loop.time() + self.timeout_seconds
+            await self.more(deadline)
+
+    async def take(self, deadline: float) -> bytes:
+        """All input that waits; waits for some if there is none. Raises ConnectionEnded."""
+        if self._at >= len(self._input):
+            await self.more(deadline)
+        data = self._input[self._at :] if self._at else self._input
+        self._input, self._at = b"", 0
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Return what `take` gave too much of; nothing was read in between."""
+        self._input = data + self._input[self._at :]
+        self._at = 0
+
+    def discard_input(self) -> bool:
+        """Forget what waits; whether there was any."""
+        waited = self.has_input
+        self._input, self._at = b"", 0
+        return waited
+
+    async def more(self, deadline: float) -> None:
+        """Send what is to be sent, and wait until more has come. Raises ConnectionEnded."""
+        self.flush()
+        self._require_open()
+        if self._reading_paused and len(self._input) - self._at <= _PAUSE_READING_BYTES:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        had = len(self._input) - self._at
+        self.deadline = deadline
+        try:
+            if self._writing_paused:
+                self._output_waiter = self.loop.create_future()
+                await self._output_waiter
+            if not self.is_ended and not self._eof and len(self._input) - self._at == had:
+                self._input_waiter = self.loop.create_future()
+                await self._input_waiter
+        finally:
+            self._input_waiter = self._output_waiter = None
+            self.deadline = _NEVER
+        self._require_open()
+        if self._eof and len(self._input) - self._at == had:
+            raise ConnectionEnded
+
+    def _require_open(self) -> None:
+        if self.is_ended:
+            self.deadline = self.loop.time() + _CLOSE_SECONDS
+            raise ConnectionEnded
+
+    # Output
+
+    async def push(self, status: Any) -> None:
+        """Queue a reply line; aiosmtpd's exchanges call this."""
+        self.say(status.encode() if isinstance(status, str) else bytes(status))
+
+    def say(self, line: bytes) -> None:
+        """Queue a reply line without its line end; `flush` sends."""
+        self._out.append(line)
+
+    def flush(self) -> None:
+        """Send the queued replies in one write."""
+        if self._out:
+            data = b"\r\n".join(self._out) + b"\r\n"
+            self._out.clear()
+            if not self.is_ended:
+                self.transport.write(data)
+
+    def end(self) -> None:
+        """Close: what was written is still sent, within a few seconds. The session's task ends at its next read."""
+        if not self.is_ended:
+            self.flush()
+            self.is_ended = True
+            if self.transport is not None:
+                self.transport.close()
+        self.deadline = self.loop.time() + _CLOSE_SECONDS
+        _wake(self._input_waiter)
+        _wake(self._output_waiter)
+
+    def sweep(self, now: float) -> Refused | None:
+        """What the deadline asks for: None, or the refusal that `session` answers. Kills what does not close."""
+        if now < self.deadline:
+            return None
+        if self.is_ended:
+            if self.transport is not None:
+                self.transport.abort()
+            return None
+        return refusals.closing(refusals.Reason.TIMEOUT, "4.4.2", "Timed out; closing")
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Take up TLS on this connection. Input of before must have been discarded.
+
+        Raises:
+            ConnectionEnded: the handshake failed; the connection is closed.
+        """
+        self.deadline = self.loop.time() + HANDSHAKE_SECONDS + _CLOSE_SECONDS
+        try:
+            transport = await self.loop.start_tls(
+                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
+            self.transport.abort()
+            self.end()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ConnectionEnded from error
+        self.deadline = _NEVER
+        if transport is None or self.is_ended:
+            self.end()
+            raise ConnectionEnded
+        self.transport = transport
+        self.is_tls = True
+
+    def tls_description(self) -> str:
+        """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or "" in the clear."""
+        cipher = self.transport.get_extra_info("cipher")
+        return f"{cipher[1]} {cipher[0]}" if cipher else ""
+
+    # AUTH
+
+    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
+        """Called by aiosmtpd when an exchange has ended: hand the words on; `session` verifies them, off the loop."""
+        assert isinstance(auth_data, LoginPassword)
+        return AuthResult(success=True, auth_data=auth_data)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
