@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         stream = args.stream or next(iter(config.streams), "")
         if stream not in config.streams:
             known = ", ".join(config.streams) or "none"
-            raise ConfigurationError(f"{args.config}: streams has no {stream!r}; it has: {known}")
+            raise ConfigurationError(f"{args.config}: there is no stream {stream!r}; streams has: {known}")
         explanation = asyncio.run(_explain(config, args.address, stream))
     except (ConfigurationError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -145,7 +145,10 @@ async def _explain_hop(config: Config, resolver: Resolver, so_far: Explanation, 
     if sources and not any(source.weight for source in sources):
         status = EXIT_TEMPORARY
         problems.append(f"every source address of the pool {pool} has weight 0")
-    problems += _family_problems(usable, sources)
+    other_version = _of_other_ip_version(usable, sources)
+    if other_version and len(other_version) == sum(1 for source in sources if source.weight):
+        status = EXIT_TEMPORARY
+    problems += other_version
     required = any(source.limits.tls_required for source in sources)
     provider = SiteTable(config.routing).of(so_far.domain, hop.hosts).provider if hop.hosts else ""
     return Explanation(
@@ -205,7 +208,7 @@ def _sources(config: Config, pool: str, hop: Hop, domain: str) -> tuple[SourceLi
     )
 
 
-def _family_problems(addresses: Sequence[str], sources: Sequence[SourceLine]) -> list[str]:
+def _of_other_ip_version(addresses: Sequence[str], sources: Sequence[SourceLine]) -> list[str]:
     """Sources that can reach none of the hosts because they are of the other IP version."""
     versions = {ip_address(address).version for address in addresses}
     return [
