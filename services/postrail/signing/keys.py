@@ -16,11 +16,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from postrail.core.config import SigningConfig
+from postrail.core.dkim_record import PublicKey
 
 SHORTEST_RSA_BITS = 2048
 FAILURE_KEPT_SECONDS = 5.0
@@ -125,6 +126,14 @@ def load_private(path: Path) -> RSAPrivateKey | Ed25519PrivateKey:
     if isinstance(private, Ed25519PrivateKey):
         return private
     raise ValueError(f"{path} is neither an RSA nor an Ed25519 key")
+
+
+def public_key(private: RSAPrivateKey | Ed25519PrivateKey) -> PublicKey:
+    """What is published of a private key (RFC 6376 §3.6.1, RFC 8463 §4.2)."""
+    public = private.public_key()
+    if isinstance(public, RSAPublicKey):
+        return PublicKey("rsa", public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return PublicKey("ed25519", public.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
