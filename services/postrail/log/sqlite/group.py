@@ -103,9 +103,8 @@ class Group:
                     entry.future.set_exception(LogError(f"body {body.id} is not kept any more: nothing was stored"))
                 return
         self.entries.append(entry)
-        new: dict[int, SqliteBody] = {}
-        for append in entry.appends:
-            self._place(append, new)
+        if entry.appends:
+            self._place(entry.appends)
         for group, topic in entry.joins:
             for partition in self._topics.partitions(topic):
                 self._touched[partition] = None
@@ -117,26 +116,29 @@ class Group:
             self._touched[partition] = None
             self._progress[commit.group, partition.id] = commit.progress
 
-    def _place(self, append: Append, new: dict[int, SqliteBody]) -> None:
-        topic, key, value, content = append
-        partition = self._topics.pick(topic, key)
-        self._touched[partition] = None
-        offset = partition.next
-        partition.next = offset + 1
-        body: SqliteBody | None
-        if content is None:
-            body, body_id, size = None, None, 0
-        else:
-            body = self._body(content, new)
-            body_id, size = body.id, body.size_bytes
-        self._rows.append((self.sequence, partition.id, offset, self._now, key, value, body_id, size, partition.traced))
-        self._placed.append((partition, body))
-        self.sequence += 1
+    def _place(self, appends: Sequence[Append]) -> None:
+        rows, placed, pick, now = self._rows, self._placed, self._topics.pick, self._now
+        new: dict[int, SqliteBody] = {}
+        sequence = self.sequence
+        for topic, key, value, content in appends:
+            partition = pick(topic, key)
+            offset = partition.next
+            partition.next = offset + 1
+            if offset == partition.durable:
+                self._touched[partition] = None
+            if content is None:
+                body = body_id = None
+                size = 0
+            else:
+                body = content if isinstance(content, SqliteBody) and not content.gone else self._body(content, new)
+                body_id, size = body.id, body.size_bytes
+            rows.append((sequence, partition.id, offset, now, key, value, body_id, size, partition.traced))
+            placed.append((partition, body))
+            sequence += 1
+        self.sequence = sequence
 
     def _body(self, content: bytes | Body, new: dict[int, SqliteBody]) -> SqliteBody:
-        """The body in the file that stands for `content`; a new one when it is raw bytes, or has left the file."""
-        if isinstance(content, SqliteBody) and not content.gone:
-            return content
+        """A new body for `content`: raw bytes, or a body that has left the file."""
         body = new.get(id(content))
         if body is None:
             data = content if isinstance(content, bytes) else content.in_memory
