@@ -131,8 +131,11 @@ class Scenario:
         finally:
             self.phase = "stopping"
             self.on_progress(self)
-            await system.stop()
-            await self.world.stop()
+            try:
+                await system.stop()
+            finally:
+                system.kill()
+                await self.world.stop()
 
     async def _mail(self, world: World, system: System) -> Outcome:
         submitter = Submitter("127.0.0.1", system.submission_port, SUBMITTER, PASSWORD, self.ledger)
