@@ -177,6 +177,19 @@ async def test_record_that_is_no_message_becomes_a_dead_letter(stage: Setting) -
     assert codec.decode_dead_letter(letter.value).value == b"\xff\xff nonsense"
 
 
+async def test_mixed_pool_uses_the_ip_version_of_the_hosts(tmp_path: Path, server: DnsServer) -> None:
+    sources = [{"address": "127.0.0.2", "ehlo": "four.sender.test"}, {"address": "::1", "ehlo": "six.sender.test"}]
+    routing = {"dns": {"nameservers": [server.nameserver]}}
+    async with setting(tmp_path, routing=routing, pools={"default": {"sources": sources}}) as stage:
+        service = RoutingService(stage.context)
+        await service.start()
+        for number in range(10):
+            await stage.put("signed.urgent", message("user@rcpt.test", number=number))
+        routes = [item.route for item in await stage.deliveries(URGENT, 10)]
+        assert {route.source_address for route in routes if route is not None} == {"127.0.0.2"}
+        await service.drain()
+
+
 class PartlySilent(asyncio.DatagramProtocol):
     """A name server that never answers about slow.test and at once about all else."""
 

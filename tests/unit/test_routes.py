@@ -245,6 +245,23 @@ def test_retry_comes_from_the_same_source() -> None:
     assert len({planned(by, mail, answers).deliveries[0].route.source_address for _ in range(20)}) == 1
 
 
+def test_mixed_pool_sends_from_an_address_that_can_reach_the_hosts() -> None:
+    sources = [{"address": "192.0.2.1", "ehlo": "a.test"}, {"address": "2001:db8::1", "ehlo": "b.test"}]
+    by = router(pools={"default": {"sources": sources}}, streams={"transactional": {}})
+    hop = by.by_mx("a.test", found((10, "mx.a.test")))
+    assert isinstance(hop, Hop)
+
+    def used(versions: set[int]) -> set[str]:
+        known = {hop.together: frozenset(versions)}
+        plans = (by.plan(envelope("1@a.test", number=number), {"a.test": hop}, known) for number in range(40))
+        return {plan.deliveries[0].route.source_address for plan in plans}
+
+    assert by.choice("transactional").mixed
+    assert used({4}) == {"192.0.2.1"}
+    assert used({6}) == {"2001:db8::1"}
+    assert used({4, 6}) == used(set()) == {"192.0.2.1", "2001:db8::1"}
+
+
 def test_stream_that_is_configured_no_more_takes_the_default_pool() -> None:
     plan = planned(router(), envelope("1@a.test", stream="gone"), {"a.test": found((10, "mx.a.test"))})
     assert plan.deliveries[0].route.pool == "default"

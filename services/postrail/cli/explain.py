@@ -175,16 +175,9 @@ async def _hosts(config: Config, resolver: Resolver, hop: Hop) -> list[HostLine]
     if hop.next_hop.startswith("unix:"):
         return []
     wanted: Sequence[MxHost] = hop.hosts or (MxHost(0, hop.next_hop),)
-    answers = await asyncio.gather(*(_addresses(resolver, host.host) for host in wanted))
+    answers = await asyncio.gather(*(resolver.addresses(host.host) for host in wanted))
     loopback = config.routing.allow_loopback or hop.kind is not RouteKind.MX
     return [_host_line(host, answer, loopback=loopback) for host, answer in zip(wanted, answers, strict=True)]
-
-
-async def _addresses(resolver: Resolver, host: str) -> AddressAnswer:
-    try:
-        return AddressAnswer(DnsStatus.FOUND, (str(ip_address(host)),))
-    except ValueError:
-        return await resolver.addresses(host)
 
 
 def _host_line(host: MxHost, answer: AddressAnswer, *, loopback: bool) -> HostLine:

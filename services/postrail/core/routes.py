@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import accumulate
 
 from postrail.core.address import BadAddress, ascii_domain, domain_of
-from postrail.core.config import Config, LmtpConfig, PoolConfig, SmarthostConfig
+from postrail.core.config import Config, LmtpConfig, PoolConfig, SmarthostConfig, SourceConfig
 from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
 from postrail.core.records import Envelope, MessageId, Recipient, Route, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
@@ -61,24 +61,42 @@ class Plan:
     failed: Sequence[tuple[Recipient, Failure]]
 
 
+Versions = Mapping[Hashable, frozenset[int]]
+"""By `Hop.together`: 4, 6 or both; empty where no address is known."""
+NO_VERSIONS: Versions = {}
+
+
 class SourceChoice:
     """The source addresses of a pool, chosen by weight."""
 
     def __init__(self, pool: str, config: PoolConfig) -> None:
         self.pool = pool
         used = [source for source in config.sources if source.weight > 0]
-        self._addresses = [source.address for source in used]
-        self._bounds = list(accumulate(source.weight for source in used))
+        by_version = {version: [s for s in used if ip_address(s.address).version == version] for version in (4, 6)}
+        self.mixed = all(by_version.values())
+        """Whether there are IPv4 and IPv6 sources, so that the choice needs to know how the hosts can be reached."""
+        self._all = _weighed(used)
+        self._by_version = {version: _weighed(sources) for version, sources in by_version.items()}
 
-    def pick(self, message_id: MessageId) -> str | None:
+    def pick(self, message_id: MessageId, versions: frozenset[int] = frozenset()) -> str | None:
         """The address for a message, the same at every retry while the pool stays as it is; None: every weight is 0.
 
         A receiver that greylists knows a sender by its address, so a retry must come from where the first attempt came.
+
+        Args:
+            versions: the IP versions of the hosts' addresses; empty where they are not known.
         """
-        if len(self._addresses) < 2:
-            return self._addresses[0] if self._addresses else None
-        point = zlib.crc32(message_id.encode()) % self._bounds[-1]
-        return self._addresses[bisect_right(self._bounds, point)]
+        addresses, bounds = self._all
+        if self.mixed and len(versions) == 1:
+            addresses, bounds = self._by_version[min(versions)]
+        if len(addresses) < 2:
+            return addresses[0] if addresses else None
+        return addresses[bisect_right(bounds, zlib.crc32(message_id.encode()) % bounds[-1])]
+
+
+def _weighed(sources: Sequence[SourceConfig]) -> tuple[list[str], list[int]]:
+    """Addresses, and the sums of the weights up to each."""
+    return [source.address for source in sources], list(accumulate(source.weight for source in sources))
 
 
 class Router:
@@ -142,16 +160,18 @@ class Router:
         """The sources of a stream's pool. A stream that the configuration no longer has takes the default pool."""
         return self._choices[self._pool_of_stream.get(stream, self._pool_of_unknown)]
 
-    def plan(self, envelope: Envelope, hops: Mapping[str, Hop | Failure]) -> Plan:
+    def plan(self, envelope: Envelope, hops: Mapping[str, Hop | Failure], versions: Versions = NO_VERSIONS) -> Plan:
         """Deliveries for the envelope's recipients, each to one next hop, in the order of the first recipients.
 
         Args:
             hops: by recipient domain, as `domain_of` gives it, for every recipient.
+            versions: the IP versions by which each hop can be reached; needed where the pool's sources are mixed.
         """
         together: dict[Hashable, tuple[Hop, list[Recipient]]] = {}
         failed: list[tuple[Recipient, Failure]] = []
         choice = self.choice(envelope.stream)
         source = choice.pick(envelope.message_id)
+        known = versions if choice.mixed else NO_VERSIONS
         for recipient in envelope.recipients:
             hop = hops[domain_of(recipient.address)]
             if not isinstance(hop, Hop):
@@ -162,7 +182,8 @@ class Router:
                 together.setdefault(hop.together, (hop, []))[1].append(recipient)
         deliveries: list[Planned] = []
         for hop, recipients in together.values():
-            address = "" if hop.kind is RouteKind.LMTP or source is None else source
+            chosen = choice.pick(envelope.message_id, known[hop.together]) if hop.together in known else source
+            address = "" if hop.kind is RouteKind.LMTP or chosen is None else chosen
             route = Route(hop.kind, hop.next_hop, hop.port, hop.site, hop.group, choice.pool, address)
             deliveries += [
                 Planned(route, tuple(recipients[start : start + self._max_recipients]))
@@ -216,6 +237,13 @@ def without_ourselves(hosts: tuple[MxHost, ...], ours: frozenset[str]) -> tuple[
         if name in ours:
             return tuple(host for host in hosts if host.preference < preference)
     return hosts
+
+
+def hosts_of(hop: Hop) -> tuple[str, ...]:
+    """The names (or the one address) to which a connection would be made; none for a local store."""
+    if hop.kind is RouteKind.LMTP:
+        return ()
+    return tuple(host for _, host in hop.hosts) or (hop.next_hop,)
 
 
 def may_receive(address: IPv4Address | IPv6Address) -> bool:

@@ -21,7 +21,7 @@ from postrail.core.dsn import FULL_LIMIT_BYTES
 from postrail.core.identity import delivery_id
 from postrail.core.records import Delivery, Event, EventType, Lane, Message, Recipient
 from postrail.core.replies import Failure, PermanentFailure
-from postrail.core.routes import Hop, Planned, Router
+from postrail.core.routes import NO_VERSIONS, Hop, Planned, Router, Versions, hosts_of
 from postrail.core.settle import AttemptContext, Policy, RecipientResult, expire, settle
 from postrail.log.interface import Append, Record
 from postrail.shell import logs
@@ -82,6 +82,8 @@ class RoutingDesk:
                 if hop is None:
                     return self._ask_and_route(delivery, record)
                 hops[domain] = hop
+        if self._router.choice(delivery.envelope.stream).mixed:
+            return self._ask_and_route(delivery, record)
         return self._route(delivery, hops, record)
 
     def _known_hop(self, domain: str) -> Hop | Failure | None:
@@ -109,11 +111,23 @@ class RoutingDesk:
         asked = [domain for domain in domains if domain not in hops]
         answers = await asyncio.gather(*map(self._resolver.mx, asked))
         hops.update({domain: self._hop(domain, answer) for domain, answer in zip(asked, answers, strict=True)})
-        routed = self._route(delivery, hops, record)
+        versions = NO_VERSIONS
+        if self._router.choice(delivery.envelope.stream).mixed:
+            found = [hop for hop in hops.values() if isinstance(hop, Hop)]
+            versions = {hop.together: await self._versions(hop) for hop in found}
+        routed = self._route(delivery, hops, record, versions)
         return await routed if isinstance(routed, Awaitable) else routed
 
-    def _route(self, delivery: Delivery, hops: Hops, record: Record) -> Output | Awaitable[Output]:
-        plan = self._router.plan(delivery.envelope, hops)
+    async def _versions(self, hop: Hop) -> frozenset[int]:
+        """By which IP versions a hop's hosts can be reached; asked only where the pool has sources of both."""
+        hosts = hosts_of(hop)
+        answers = await asyncio.gather(*map(self._resolver.addresses, hosts))
+        return frozenset(6 if ":" in address else 4 for answer in answers for address in answer.addresses)
+
+    def _route(
+        self, delivery: Delivery, hops: Hops, record: Record, versions: Versions = NO_VERSIONS
+    ) -> Output | Awaitable[Output]:
+        plan = self._router.plan(delivery.envelope, hops, versions)
         now = self._clock()
         output: list[Append] = []
         for planned in plan.deliveries:

@@ -8,9 +8,11 @@ for mail: that is `postrail.core.routes`. `postrail.shell.dns_query` asks the se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Generic, TypeVar
 
 import dns.rdatatype
@@ -131,7 +133,7 @@ class Resolver:
             return MxAnswer(DnsStatus.NXDOMAIN, detail=str(error))
 
     async def addresses(self, host: str) -> AddressAnswer:
-        """The IPv4 and IPv6 addresses of a host."""
+        """The IPv4 and IPv6 addresses of a host; an address is its own."""
         try:
             return await self._addresses.get(ascii_domain(host))
         except BadAddress as error:
@@ -168,6 +170,8 @@ class Resolver:
         return MxAnswer(DnsStatus.NO_DATA, (), found.authenticated, detail=detail), ttl_seconds
 
     async def _look_up_addresses(self, host: str) -> Timed[AddressAnswer]:
+        with contextlib.suppress(ValueError):
+            return AddressAnswer(DnsStatus.FOUND, (str(ip_address(host)),)), self._max_ttl_seconds
         both = await asyncio.gather(
             self._questioner.ask(host, dns.rdatatype.AAAA), self._questioner.ask(host, dns.rdatatype.A)
         )
