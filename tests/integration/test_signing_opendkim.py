@@ -132,7 +132,7 @@ async def test_opendkim_accepts_every_message_and_both_signatures(
     judged = {
         name: verdicts(opendkim, content, key_files, tmp_path) for name, content in zip(MESSAGES, contents, strict=True)
     }
-    assert judged == dict.fromkeys(MESSAGES, ["pass", "pass"])
+    assert judged == {name: ["pass", "pass"] for name in MESSAGES}
 
 
 @pytest.mark.parametrize(

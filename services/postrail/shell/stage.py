@@ -15,8 +15,6 @@ import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import count
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -26,6 +24,7 @@ from postrail.log.interface import Append, Commit, Consumer, LogError, LogFull, 
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.shell import logs
 from postrail.shell.context import Context
+from postrail.shell.stage_state import KeptBack, Partition
 from postrail.wire.codec import encode_dead_letter
 
 LOG = logs.logger("stage")
@@ -72,37 +71,6 @@ class NotReady(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True, eq=False)
-class _Partition:
-    """What is under way of one assigned partition. `before`: finished above the watermark when it was assigned."""
-
-    name: TopicPartition
-    tracker: Tracker
-    before: frozenset[int]
-    revoked: bool = False
-    paused: bool = False
-
-    def progress(self) -> Progress:
-        now = self.tracker.progress()
-        if not self.before:
-            return now
-        finished, low = now.above | self.before, now.low
-        while low in finished:
-            low += 1
-        self.before = frozenset([offset for offset in self.before if offset > low])
-        return Progress(low, frozenset([offset for offset in finished if offset > low]))
-
-
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """A record that waits for its next try."""
-
-    partition: _Partition
-    record: Record
-    tries: int
-    timer: asyncio.TimerHandle
-
-
 class Stage:
     """Consume, handle, produce and commit for one group on some topics.
 
@@ -143,11 +111,10 @@ class Stage:
         self._max_in_flight = in_flight
         self._max_kept = kept_back
         self._poison_delays = tuple(poison_delays_seconds)
-        self._partitions: dict[TopicPartition, _Partition] = {}
-        self._outcomes: list[tuple[_Partition, int, Sequence[Append]]] = []
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._outcomes: list[tuple[Partition, int, Sequence[Append]]] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._kept: dict[int, _Kept] = {}
-        self._kept_ids = count()
+        self._kept = KeptBack(self._again, KEPT_BACK.labels(name))
         self._warned: dict[str, float] = {}
         self._handling = False
         self._committing = False
@@ -165,7 +132,6 @@ class Stage:
         self._transaction_metric = TRANSACTION.labels(name)
         self._dead_letters_metric = DEAD_LETTERS.labels(name)
         self._errors_metric = ERRORS.labels(name)
-        self._kept_metric = KEPT_BACK.labels(name)
 
     # The service
 
@@ -186,7 +152,7 @@ class Stage:
             return
         self._fetcher.cancel()
         await asyncio.wait([self._fetcher])
-        self._release(list(self._kept))
+        self._kept.let_go(self._partitions.values())
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=DRAIN_SECONDS)
             for task in late:
@@ -253,7 +219,7 @@ class Stage:
 
     async def _take_all(self, records: Iterable[Record]) -> None:
         slice_end = time.monotonic() + SLICE_SECONDS
-        partition: _Partition | None = None
+        partition: Partition | None = None
         for record in records:
             if partition is None or partition.name != (record.topic, record.partition):
                 partition = await self._partition(TopicPartition(record.topic, record.partition))
@@ -263,12 +229,12 @@ class Stage:
                 await asyncio.sleep(0)
                 slice_end = time.monotonic() + SLICE_SECONDS
 
-    async def _partition(self, name: TopicPartition) -> _Partition:
+    async def _partition(self, name: TopicPartition) -> Partition:
         if name not in self._partitions:
             await self._assigned([name])
         return self._partitions[name]
 
-    def _take(self, partition: _Partition, record: Record, tries: int) -> None:
+    def _take(self, partition: Partition, record: Record, tries: int) -> None:
         try:
             result = self._handle(record)
             if isinstance(result, (list, tuple)):
@@ -282,7 +248,7 @@ class Stage:
         task.add_done_callback(self._finished)
 
     async def _finish(
-        self, partition: _Partition, record: Record, tries: int, result: Awaitable[Sequence[Append]]
+        self, partition: Partition, record: Record, tries: int, result: Awaitable[Sequence[Append]]
     ) -> None:
         try:
             self._settle(partition, record, await result)
@@ -293,14 +259,14 @@ class Stage:
         self._running.discard(task)
         self._room.set()
 
-    def _settle(self, partition: _Partition, record: Record, appends: Sequence[Append]) -> None:
+    def _settle(self, partition: Partition, record: Record, appends: Sequence[Append]) -> None:
         self._outcomes.append((partition, record.offset, appends))
         if not self._handling or len(self._outcomes) >= self._batch:
             self._ready.set()
 
     # Failures
 
-    def _failed(self, partition: _Partition, record: Record, tries: int, error: Exception) -> None:
+    def _failed(self, partition: Partition, record: Record, tries: int, error: Exception) -> None:
         """Decide what becomes of a record whose handling raised."""
         if isinstance(error, NotReady):
             self._warn(error.reason, error.delay_seconds)
@@ -332,24 +298,13 @@ class Stage:
             append = Append(topic_names.DEAD_LETTERS, record.key, encode_dead_letter(letter), record.body)
             self._settle(partition, record, [append])
 
-    def _keep(self, partition: _Partition, record: Record, tries: int, delay_seconds: float) -> None:
-        if partition.revoked or self._draining:
-            return
-        kept_id = next(self._kept_ids)
-        timer = asyncio.get_running_loop().call_later(delay_seconds, self._again, kept_id)
-        self._kept[kept_id] = _Kept(partition, record, tries, timer)
-        self._kept_metric.inc()
+    def _keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
+        if not partition.revoked and not self._draining:
+            self._kept.keep(partition, record, tries, delay_seconds)
 
-    def _again(self, kept_id: int) -> None:
-        kept = self._kept[kept_id]
-        self._release([kept_id])
-        self._take(kept.partition, kept.record, kept.tries)
-
-    def _release(self, kept_ids: Iterable[int]) -> None:
-        for kept_id in kept_ids:
-            self._kept.pop(kept_id).timer.cancel()
-            self._kept_metric.dec()
+    def _again(self, partition: Partition, record: Record, tries: int) -> None:
         self._room.set()
+        self._take(partition, record, tries)
 
     def _warn(self, reason: str, delay_seconds: float) -> None:
         now = time.monotonic()
@@ -377,7 +332,7 @@ class Stage:
             taken, self._outcomes = self._outcomes, []
             self._room.set()
             appends: list[Append] = []
-            touched: dict[_Partition, None] = {}
+            touched: dict[Partition, None] = {}
             for partition, offset, outputs in taken:
                 if not partition.revoked:
                     partition.tracker.finish(offset)
@@ -416,7 +371,7 @@ class Stage:
         else:
             LOG.error("log failed; tried again", stage=self.name, reason=reason, traceback=_traceback(error))
 
-    def _pause_or_resume(self, consumer: Consumer, partition: _Partition, progress: Progress) -> None:
+    def _pause_or_resume(self, consumer: Consumer, partition: Partition, progress: Progress) -> None:
         if not partition.paused and partition.tracker.spread <= SAFE_SPREAD:
             return
         too_long = len(progress.metadata()) > STOP_FETCHING_AT_BYTES
@@ -436,7 +391,7 @@ class Stage:
         committed = await self._log.committed(self._group, sorted({partition.topic for partition in partitions}))
         for name in partitions:
             progress = committed.get(name, Progress(0))
-            self._partitions[name] = _Partition(name, Tracker(progress.low), progress.above)
+            self._partitions[name] = Partition(name, Tracker(progress.low), progress.above)
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit what is finished of them; what is not, their next owner does again."""
@@ -448,7 +403,8 @@ class Stage:
         gone = [self._partitions.pop(name) for name in partitions if name in self._partitions]
         for partition in gone:
             partition.revoked = True
-        self._release([kept_id for kept_id, kept in self._kept.items() if kept.partition in gone])
+        self._kept.let_go(gone)
+        self._room.set()
 
 
 def _traceback(error: Exception) -> str:

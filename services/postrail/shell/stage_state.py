@@ -1,0 +1,70 @@
+"""What a stage holds between polling and committing: the state of its partitions, and the records that wait for a later try.
+
+Owns no decision and no I/O but timers. Neighbour: `postrail.shell.stage`, the only user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import count
+
+from prometheus_client import Gauge
+
+from postrail.log.interface import Record, TopicPartition
+from postrail.log.progress import Progress, Tracker
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """What is under way of one assigned partition. `before`: finished above the watermark when it was assigned."""
+
+    name: TopicPartition
+    tracker: Tracker
+    before: frozenset[int]
+    revoked: bool = False
+    paused: bool = False
+
+    def progress(self) -> Progress:
+        """What can be committed now, what was finished before the assignment included."""
+        now = self.tracker.progress()
+        if not self.before:
+            return now
+        finished, low = now.above | self.before, now.low
+        while low in finished:
+            low += 1
+        self.before = frozenset([offset for offset in self.before if offset > low])
+        return Progress(low, frozenset([offset for offset in finished if offset > low]))
+
+
+class KeptBack:
+    """Records that wait; each goes to `again` after its delay, unless its partition is let go before."""
+
+    def __init__(self, again: Callable[[Partition, Record, int], None], metric: Gauge) -> None:
+        self._again = again
+        self._metric = metric
+        self._ids = count()
+        self._kept: dict[int, tuple[Partition, asyncio.TimerHandle]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
+        """Wait with a record; `tries` is handed on."""
+        kept_id = next(self._ids)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(delay_seconds, self._due, kept_id, partition, record, tries)
+        self._kept[kept_id] = (partition, timer)
+        self._metric.inc()
+
+    def let_go(self, partitions: Collection[Partition]) -> None:
+        """Forget the records of these partitions: they are not finished, and are read again by whoever comes next."""
+        for kept_id in [kept_id for kept_id, (partition, _) in self._kept.items() if partition in partitions]:
+            self._kept.pop(kept_id)[1].cancel()
+            self._metric.dec()
+
+    def _due(self, kept_id: int, partition: Partition, record: Record, tries: int) -> None:
+        del self._kept[kept_id]
+        self._metric.dec()
+        self._again(partition, record, tries)
