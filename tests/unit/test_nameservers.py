@@ -2,7 +2,8 @@
 
 import pytest
 
-from postrail.shell.dns_query import Nameserver, parse_nameserver
+from postrail.core.config import DnsConfig
+from postrail.core.nameservers import Nameserver, parse_nameserver
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,8 @@ def test_anything_else_is_refused_with_the_text(text: str) -> None:
 
 def test_port_stands_apart_from_an_ipv6_address() -> None:
     assert str(Nameserver("2001:db8::1", 53)) == "[2001:db8::1]:53"
+
+
+def test_configuration_refuses_a_name() -> None:
+    with pytest.raises(ValueError, match="is not a name server; write its IP address"):
+        DnsConfig(nameservers=("dns.example.com",))

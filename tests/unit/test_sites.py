@@ -57,7 +57,6 @@ def test_configured_provider_replaces_and_names_its_group() -> None:
             providers=(
                 ProviderConfig(name="gmail", mx_suffixes=("gmail.test",)),
                 ProviderConfig(name="partner", mx_suffixes=("mail.partner.test",), domains=("BÜRO.test",), group="vip"),
-                ProviderConfig(name="apple", mx_suffixes=("icloud.com",), group="gone"),
             ),
             groups=("gmail", "vip", "default"),
         )
@@ -66,7 +65,13 @@ def test_configured_provider_replaces_and_names_its_group() -> None:
     assert table.of("x.test", hosts("mx.google.com")).provider == ""
     assert table.of("x.test", hosts("a.mail.partner.test")) == Site("partner", "vip", "partner")
     assert table.of("xn--bro-hoa.test", hosts("mx.other.test")) == Site("partner", "vip", "partner")
-    assert table.of("x.test", hosts("mx.icloud.com")).group == "default"
+    assert table.of("x.test", hosts("mx.icloud.com")) == Site("apple", "default", "apple")
+
+
+def test_provider_of_an_unknown_group_is_refused() -> None:
+    provider = ProviderConfig(name="partner", group="gone")
+    with pytest.raises(ValueError, match=r"providers \(partner\): there is no group 'gone' under groups"):
+        RoutingConfig(providers=(provider,))
 
 
 def test_longest_suffix_wins() -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from postrail.core.nameservers import parse_nameserver
 from postrail.core.units import Bytes, Seconds
 
 DAY_SECONDS = 86400.0
@@ -29,8 +30,13 @@ def _domain(text: str) -> str:
     return text.strip().rstrip(".").lower()
 
 
+def _nameserver(text: str) -> str:
+    return str(parse_nameserver(text))
+
+
 IPAddress = Annotated[str, BeforeValidator(_address)]
 IPNetwork = Annotated[str, BeforeValidator(_network)]
+NameserverText = Annotated[str, BeforeValidator(_nameserver)]
 Domain = Annotated[str, BeforeValidator(_domain), Field(min_length=1, max_length=255)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -218,7 +224,7 @@ class SmarthostConfig(Section):
 
 
 class DnsConfig(Section):
-    nameservers: tuple[str, ...] = ()
+    nameservers: tuple[NameserverText, ...] = ()
     """`ADDRESS` or `ADDRESS:PORT` (`[ADDRESS]:PORT` for IPv6); empty: the machine's resolvers."""
     timeout_seconds: Seconds = 5.0
     tries: Count = 3
@@ -257,6 +263,9 @@ class RoutingConfig(Section):
     def _default_group(self) -> Self:
         if "default" not in self.groups:
             raise ValueError("groups must contain default")
+        for provider in self.providers:
+            if provider.group is not None and provider.group not in self.groups:
+                raise ValueError(f"providers ({provider.name}): there is no group {provider.group!r} under groups")
         return self
 
 

@@ -19,7 +19,7 @@ from postrail.core.address import ascii_domain, domain_of
 from postrail.core.dns_answers import MxAnswer
 from postrail.core.dsn import FULL_LIMIT_BYTES
 from postrail.core.identity import delivery_id
-from postrail.core.records import Delivery, Event, EventType, Lane, Message, Recipient
+from postrail.core.records import Delivery, Event, EventType, Lane, Message, Recipient, RouteKind
 from postrail.core.replies import Failure, PermanentFailure
 from postrail.core.routes import NO_VERSIONS, Hop, Planned, Router, Versions, hosts_of
 from postrail.core.settle import AttemptContext, Policy, RecipientResult, expire, settle
@@ -59,8 +59,8 @@ class RoutingDesk:
         self._hops: dict[str, tuple[MxAnswer, Hop | Failure]] = {}
         self._topics: dict[tuple[str, str, Lane], str] = {}
         self._counters = {
-            (kind, group): DELIVERIES.labels(kind, group)
-            for kind in ("mx", "smarthost", "lmtp")
+            (kind, group): DELIVERIES.labels(kind.name.lower(), group)
+            for kind in RouteKind
             for group in context.config.routing.groups
         }
 
@@ -157,7 +157,7 @@ class RoutingDesk:
         )
         topic = self._topic(route.pool, route.group, envelope.lane)
         output.append(Append(topic, route.key, codec.encode_delivery(outbound), record.body))
-        self._counters[route.kind.name.lower(), route.group].inc()
+        self._counters[route.kind, route.group].inc()
         if route != delivery.route:
             output.append(event_append(_routed(outbound, now)))
 

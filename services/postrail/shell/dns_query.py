@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import NamedTuple
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -27,6 +25,7 @@ from prometheus_client import Counter, Histogram
 
 from postrail.core.config import DnsConfig
 from postrail.core.dns_answers import DnsStatus
+from postrail.core.nameservers import DEFAULT_PORT, Nameserver, parse_nameserver
 
 # Questions sent to name servers. outcome: found, no_data, nxdomain, servfail, refused, timeout, error (the server could not
 # be reached or its answer could not be understood). Alert when servfail + refused + timeout + error exceed a tenth of all
@@ -39,7 +38,6 @@ QUERY_SECONDS = Histogram(
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 )
 
-DEFAULT_PORT = 53
 UDP_PAYLOAD_BYTES = 1232
 MAX_CHAIN = 8
 MAX_CONCURRENT = 256
@@ -48,16 +46,6 @@ _OUTCOMES = {
     outcome: QUERIES.labels(outcome)
     for outcome in ("found", "no_data", "nxdomain", "servfail", "refused", "timeout", "error")
 }
-
-
-class Nameserver(NamedTuple):
-    """Where a resolver listens."""
-
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +69,6 @@ class Found:
 
 class _NoAnswer(Exception):
     """This server gave no usable answer; another one may."""
-
-
-def parse_nameserver(text: str) -> Nameserver:
-    """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`.
-
-    Raises:
-        ValueError: neither of these.
-    """
-    host, port_text = text.strip(), ""
-    if host.startswith("["):
-        host, closed, port_text = host[1:].partition("]")
-        port_text = port_text.removeprefix(":") if closed else "?"
-    elif host.count(":") == 1:
-        host, _, port_text = host.partition(":")
-    try:
-        address = str(ip_address(host))
-        port = int(port_text) if port_text else DEFAULT_PORT
-    except ValueError as error:
-        raise ValueError(
-            f"{text!r} is not a name server; write its IP address, with a port as 192.0.2.1:53 or [2001:db8::1]:53"
-        ) from error
-    if not 0 < port < 65536:
-        raise ValueError(f"{text!r}: {port} is not a port number")
-    return Nameserver(address, port)
 
 
 def machine_nameservers() -> tuple[Nameserver, ...]:
