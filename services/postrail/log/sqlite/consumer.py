@@ -74,6 +74,11 @@ class SqliteConsumer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def notice(self) -> None:
+        """Something became durable: let a waiting poll look again if it is for this consumer."""
+        if self._waiter is not None and any(cursor.ready() for cursors in self._cursors.values() for cursor in cursors):
+            self.wake()
+
     def _take(self, max_records: int) -> list[Record]:
         ready = [topic for topic, cursors in self._cursors.items() if any(cursor.ready() for cursor in cursors)]
         reserved = self._reserve(ready[1:], max_records) if len(ready) > 1 else {}

@@ -269,7 +269,7 @@ class SqliteLog:
         group.publish(self._progress)
         group.resolve()
         for consumer in self._consumers:
-            consumer.wake()
+            consumer.notice()
         if self._checkpointer.finish_due():
             self._committer.submit(self._store.checkpoint, self._checkpointed)
         else:
@@ -318,6 +318,8 @@ class SqliteLog:
         reason = last_words(self.path, error)
         self._closed = reason
         self._fatal(reason)
+        if self._start_timer is not None:
+            self._start_timer.cancel()
         if self._group is not None:
             self._group.fail(LogUnavailable(reason))
             self._group = None

@@ -22,6 +22,9 @@ TRACED = frozenset({EVENTS, DEAD_LETTERS})
 RECORD_OVERHEAD_BYTES = 400
 """What a record in memory takes beside its value, about."""
 
+BUFFER_RECORDS = 2000
+"""A consumer that lets more wait in memory reads the rest from the file, and leaves the room to others."""
+
 
 @dataclass(slots=True, eq=False)
 class Partition:
@@ -71,11 +74,16 @@ class Cursor:
 
     def push(self, record: Record) -> bool:
         """Take a record that has just become durable; False when this cursor is behind, or memory is short."""
-        if record.offset != self.fetched or self.budget.used_bytes > self.budget.limit_bytes:
+        budget = self.budget
+        if (
+            record.offset != self.fetched
+            or budget.used_bytes > budget.limit_bytes
+            or len(self.buffer) >= BUFFER_RECORDS
+        ):
             return False
         self.buffer.append(record)
         self.fetched += 1
-        self.budget.used_bytes += len(record.value) + RECORD_OVERHEAD_BYTES
+        budget.used_bytes += len(record.value) + RECORD_OVERHEAD_BYTES
         return True
 
     def ready(self) -> bool:

@@ -59,6 +59,8 @@ class Trimmer:
         while self.jobs:
             partition, end, cutoff = self.jobs[0]
             rows = store.oldest(partition, end, SLICE_RECORDS)
+            if not rows:
+                partition.first = max(partition.first, end)
             last, bodies = -1, set[int]()
             for offset, appended_at, body in rows:
                 if appended_at > cutoff:
