@@ -14,6 +14,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 HANG = "hang"
 """Answer nothing, and keep the connection open."""
@@ -118,7 +119,10 @@ class Receiver:
             self._server = None
         for session in list(self.sessions):
             session.cut()
-        await asyncio.sleep(0)
+        for _ in range(100):
+            if not self.sessions:
+                return
+            await asyncio.sleep(0.01)
 
 
 class Session(asyncio.Protocol):
@@ -140,8 +144,7 @@ class Session(asyncio.Protocol):
         self._upgrade: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self.client_address = transport.get_extra_info("peername")[0]
         self.receiver.sessions.add(self)
         self.receiver.connections += 1

@@ -24,7 +24,7 @@ from postrail.demo.submitter import Submitter
 from postrail.demo.system import PASSWORD, SUBMITTER, System, SystemFailed
 from postrail.demo.world import Place, World
 
-SESSIONS = 6
+SESSIONS = 12
 SETTLE_SECONDS = 1.0
 POLL_SECONDS = 0.2
 SAMPLES_OF_A_PLACE = 2
