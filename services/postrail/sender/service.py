@@ -1,0 +1,304 @@
+"""The sender: gives the deliveries of the outbound topics to the receivers' mail servers.
+
+Owns the way of a record into the queue of its source address and site, the bounds on what is held in memory, start and drain.
+Reading goes on past a slow site: what exceeds its queue is parked in the log. Neighbours: `intake` reads, `site_queue` decides,
+`connection` talks, `settling` and `outcomes` record. Its topics are written by routing; what it defers, the scheduler returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge
+
+from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
+from postrail.core.limits import limits_for
+from postrail.core.records import DeadLetter, Lane, Route, RouteKind
+from postrail.core.settle import Policy
+from postrail.core.topics import DEAD_LETTERS
+from postrail.log.interface import Append, Record
+from postrail.sender.intake import Intake
+from postrail.sender.job import Job, Partition
+from postrail.sender.outcomes import Outcomes
+from postrail.sender.session import Opening
+from postrail.sender.settling import Settler
+from postrail.sender.site_queue import SiteQueue
+from postrail.sender.slots import Slots
+from postrail.sender.targets import NextHop, TargetFinder
+from postrail.shell import logs
+from postrail.shell.context import Context
+from postrail.wire import codec
+
+LOG = logs.logger("sender")
+
+# Connections that are open or being opened, by destination group. Nothing to alert on.
+OPEN = Gauge("postrail_sender_connections_open", "Connections.", ["group"])
+# Deliveries in the sender's memory, by pool and group: waiting, in a transaction, or with an outcome not durable yet. Alert
+# when it stays at delivery.max_in_memory for 15 minutes.
+HELD = Gauge("postrail_sender_queue_depth", "Deliveries in memory.", ["pool", "group"])
+# Mail that could be sent now: in memory or in the log for this sender, parked and deferred mail left out. Scaling follows it.
+ELIGIBLE = Gauge("postrail_sender_eligible_deliveries", "Deliveries that could be sent now.", ["pool", "group"])
+# Age of the oldest delivery in memory, since it was taken up. Alert above 300 s.
+OLDEST = Gauge(
+    "postrail_sender_oldest_delivery_age_seconds", "Age of the oldest delivery in memory.", ["pool", "group"]
+)
+# Connections that could not leave, or would not have left, from their source address. Mail for it waits. Alert on any increase.
+SOURCE_MISMATCH = Counter("postrail_sender_source_mismatch_total", "Connections from the wrong source address, closed.")
+# Records that are no deliveries; they went to dead-letters. Alert on any increase.
+POISON = Counter("postrail_sender_dead_letters_total", "Records of the outbound topics that cannot be read.")
+
+SLOW_SECONDS = 5.0
+"""A site whose queue is full is slow when a delivery would wait longer than this; then its mail is parked."""
+EVICT_SECONDS = 10.0
+"""When memory is full, room is made at the cost of sites at which a delivery waits longer than this."""
+MEASURE_SECONDS = 5.0
+MAX_HOPS = 50_000
+"""Next hops that are remembered; they are cheap to make again."""
+
+
+class SenderService:
+    """Sends the mail of all pools and destination groups of the configuration."""
+
+    name = "sender"
+
+    def __init__(self, context: Context) -> None:
+        config = context.config
+        self._context = context
+        self._config = config
+        self._delivery = config.delivery
+        self._queues: dict[tuple[str, str, str], SiteQueue] = {}
+        self._hops: dict[tuple[RouteKind, str, int], tuple[MxAnswer | None, NextHop]] = {}
+        self._ehlo = {source.address: source.ehlo for pool in config.pools.values() for source in pool.sources}
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._held = 0
+        self._measuring: asyncio.Task[None] | None = None
+        self.clock = context.clock
+        self.blobs = context.blobs
+        self.shares = context.shares
+        self.timeouts = self._delivery.timeouts
+        self.back_off_seconds = self._delivery.retry.site_backoff_seconds
+        self.slots = Slots(context.slots_directory, context.shares)
+        self._outcomes = Outcomes(context.log, self._durable)
+        policy = Policy(self._delivery.retry, config.hostname)
+        self.settler = Settler(self._outcomes, policy, context.clock, context.jitter)
+        self._finder = TargetFinder(config, context.resolver, context.jitter)
+        self._intakes = [
+            Intake(context.log, pool, group, self._room, self._take)
+            for pool in config.pools
+            for group in config.routing.groups
+        ]
+        self._by_name = {intake.name: intake for intake in self._intakes}
+
+    async def start(self) -> None:
+        """Join the groups and begin to send; raises LogError."""
+        self._outcomes.start()
+        for intake in self._intakes:
+            await intake.start()
+        self._measuring = asyncio.create_task(self._measure(), name="sender measures")
+
+    async def drain(self) -> None:
+        """Start nothing new; what is not past its final dot stays in the log; wait for the rest; commit; release."""
+        self._draining = True
+        if self._measuring is not None:
+            self._measuring.cancel()
+        for intake in self._intakes:
+            await intake.stop_reading()
+        for task in self._resolving:
+            task.cancel()
+        for queue in self._queues.values():
+            queue.stop(now=True)
+        connections = [connection for queue in self._queues.values() for connection in queue.connections]
+        tasks = [connection.task for connection in connections if connection.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._delivery.drain_seconds)
+            for connection in connections:
+                connection.give_up()
+            await asyncio.wait(tasks, timeout=1.0)
+        await self._outcomes.close(self._delivery.drain_seconds)
+        for intake in self._intakes:
+            await intake.close()
+
+    def problem(self) -> str | None:
+        """Why mail does not go out; None when all is well."""
+        return self._outcomes.refusal or next((intake.problem for intake in self._intakes if intake.problem), None)
+
+    # what the queues call
+
+    def queue_is_idle(self, queue: SiteQueue) -> None:
+        """Forget a queue that has nothing to remember."""
+        if not queue.depth and not queue.is_worth_keeping and self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]
+
+    def source_failed(self, source: str, reason: str) -> None:
+        """Tell of a source address that cannot be used."""
+        SOURCE_MISMATCH.inc()
+        LOG.error(
+            "source-mismatch", source=source, reason=reason, action="its mail waits; check that the address is up"
+        )
+
+    def connections_changed(self, queue: SiteQueue, difference: int) -> None:
+        """Count connections."""
+        OPEN.labels(queue.group).inc(difference)
+
+    # records come in
+
+    def _room(self, intake: Intake) -> int:
+        """How many records may be taken up: each intake has its share, however much the others hold."""
+        if intake.is_spread_out():
+            for job in list(intake.laggards()):
+                self._queue_of(job).park(job, "it holds back the log's commits")
+            return 0
+        bound = self._delivery.max_in_memory
+        room = max(bound - self._held, bound // len(self._intakes) - intake.held)
+        if room <= 0 and self._make_room():
+            return 0  # until the parking is durable
+        return room
+
+    def _make_room(self) -> bool:
+        slowest = max(self._queues.values(), key=SiteQueue.estimated_wait_seconds, default=None)
+        if slowest is None or slowest.estimated_wait_seconds() < EVICT_SECONDS:
+            return False
+        parked = slowest.park_half(f"{slowest.site} is slow, and other mail needs the memory")
+        LOG.info("parked", site=slowest.site, source=slowest.source, deliveries=parked)
+        return parked > 0
+
+    def _take(self, intake: Intake, records: Sequence[Record]) -> None:
+        touched: dict[SiteQueue, None] = {}
+        for record in records:
+            partition = intake.partition(record)
+            intake.held += 1
+            self._held += 1
+            try:
+                delivery = codec.decode_delivery(record.value)
+                route = delivery.route
+                if route is None:
+                    raise codec.UndecodableRecord("a delivery without a route")
+            except codec.UndecodableRecord as error:
+                self._bury(partition, record, error)
+                continue
+            lane = Lane.URGENT if record.topic.endswith(".urgent") else Lane.BULK
+            hop = self._hop(route)
+            job = Job(delivery, partition, record.offset, lane, record.body, record.appended_at, hop or _UNKNOWN_HOP)
+            partition.jobs[record.offset] = job
+            if hop is None:
+                task = asyncio.create_task(self._resolve(job, route), name="sender resolves")
+                self._resolving.add(task)
+                task.add_done_callback(self._resolving.discard)
+            else:
+                touched[self._put(job)] = None
+        for queue in touched:
+            queue.pump()
+
+    def _put(self, job: Job) -> SiteQueue:
+        queue = self._queue_of(job)
+        if job.delivery.envelope.expires_at <= self.clock():
+            self.settler.expire(job)
+        elif queue.depth >= self._delivery.max_site_queue and queue.estimated_wait_seconds() > SLOW_SECONDS:
+            self.settler.park(
+                job, queue.parking_seconds(), f"{queue.site} is slow: {queue.depth} deliveries wait for it"
+            )
+        else:
+            queue.put(job)
+        return queue
+
+    def _queue_of(self, job: Job) -> SiteQueue:
+        route = job.delivery.route
+        assert route is not None
+        domain = route.next_hop if route.next_hop in self._delivery.domain_limits else ""
+        key = (route.source_address, route.site, domain)
+        queue = self._queues.get(key)
+        if queue is None:
+            limits = limits_for(self._delivery, route.source_address, route.site, domain)
+            opening = Opening(
+                route.source_address,
+                self._ehlo.get(route.source_address, self._config.hostname),
+                self._delivery.tls,
+                limits.tls_required,
+                self.timeouts,
+                self._finder,
+                _no_wait,
+            )
+            queue = self._queues[key] = SiteQueue(key, route.group, limits, opening, self)
+        return queue
+
+    def _hop(self, route: Route) -> NextHop | None:
+        """The mail hosts of a route; None: the DNS must be asked."""
+        key = (route.kind, route.next_hop, route.port)
+        answer = None
+        hosts: tuple[MxHost, ...] = (MxHost(0, route.next_hop),)
+        if route.kind is RouteKind.MX:
+            answer = self._context.resolver.mx_sync(route.next_hop)
+            if answer is None or answer.status is not DnsStatus.FOUND:
+                return None
+            hosts = answer.hosts
+        known = self._hops.get(key)
+        if known is None or known[0] is not answer:
+            if len(self._hops) >= MAX_HOPS:
+                self._hops.clear()
+            known = self._hops[key] = (answer, NextHop(route.kind, route.port, hosts))
+        return known[1]
+
+    async def _resolve(self, job: Job, route: Route) -> None:
+        answer = await self._context.resolver.mx(route.next_hop)
+        if self._draining:
+            return
+        if answer.status is DnsStatus.FOUND:
+            job.hop = NextHop(route.kind, route.port, answer.hosts)
+            self._put(job).pump()
+            return
+        self.settler.park(job, self.back_off_seconds[0], f"{route.next_hop}: {answer.detail or answer.status}")
+
+    def _bury(self, partition: Partition, record: Record, error: Exception) -> None:
+        """Keep a record that cannot be read where a person will look for it."""
+        POISON.inc()
+        LOG.error("dead-letter", topic=record.topic, offset=record.offset, reason=str(error))
+        letter = DeadLetter(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.key,
+            record.value,
+            self.name,
+            str(error),
+            self.clock(),
+            1,
+        )
+        append = Append(DEAD_LETTERS, record.key, codec.encode_dead_letter(letter), record.body)
+        self._outcomes.record(partition, record.offset, [append])
+
+    # outcomes are durable
+
+    def _durable(self, finished: Sequence[Partition]) -> None:
+        self._held -= len(finished)
+        for partition in finished:
+            intake = self._by_name[partition.group]
+            intake.held -= 1
+            intake.has_room.set()
+        if self._held < self._delivery.max_in_memory:
+            for intake in self._intakes:
+                intake.has_room.set()
+
+    async def _measure(self) -> None:
+        while True:
+            for intake in self._intakes:
+                HELD.labels(intake.pool, intake.group).set(intake.held)
+                ELIGIBLE.labels(intake.pool, intake.group).set(intake.held + intake.lag())
+                first = (next(iter(partition.jobs.values()), None) for partition in intake.partitions.values())
+                oldest = min((job.queued_at for job in first if job is not None), default=None)
+                age = 0.0 if oldest is None else max(0.0, self.clock() - oldest)
+                OLDEST.labels(intake.pool, intake.group).set(age)
+            for queue in list(self._queues.values()):
+                if not queue.connections:
+                    self.queue_is_idle(queue)
+            for intake in self._intakes:
+                intake.has_room.set()  # a slow site may have become evictable
+            await asyncio.sleep(MEASURE_SECONDS)
+
+
+_UNKNOWN_HOP = NextHop(RouteKind.MX, 0, ())
+
+
+async def _no_wait() -> None:
+    """The queue puts its own in this place."""

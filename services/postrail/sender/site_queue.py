@@ -1,0 +1,491 @@
+"""All mail from one source address to one site: its queue, its limits, its connections.
+
+Owns which delivery goes next on which connection (urgent first, bulk never starved; a connection takes only deliveries whose
+own mail hosts include the one it is connected to), when a connection is opened, and how long the site is left alone. Limits
+hold here exactly, because all such mail of this process passes through one queue; `slots` shares connections with the
+machine's other processes, rates are divided by their number. `connection` talks, `settling` records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from postrail.core.config import TimeoutsConfig
+from postrail.core.limits import Limits, connection_pace, message_pace
+from postrail.core.records import Lane
+from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
+from postrail.core.settle import AttemptContext, RecipientResult
+from postrail.log.interface import LogError
+from postrail.sender.connection import Connection
+from postrail.sender.egress import SourceMismatch
+from postrail.sender.job import Job
+from postrail.sender.session import Opening, Unreachable
+from postrail.sender.settling import Settler
+from postrail.sender.slots import Slots
+from postrail.sender.targets import NextHop
+from postrail.shell import logs
+from postrail.shell.blobs import BlobStore
+
+LOG = logs.logger("sender")
+
+BULK_EVERY = 5
+"""Every so many deliveries bulk goes first."""
+FIRST_CONNECTIONS = 2
+"""How many are opened at a time while none is established."""
+SLOT_RETRY_SECONDS = 0.25
+CROWDED_IDLE_SECONDS = 1.0
+"""How long a connection may idle when other processes want its slot."""
+CAUTION_SECONDS = 60.0
+"""How long no further connection is opened after a site refused one beside those that work."""
+
+
+@dataclass(slots=True, eq=False)
+class Bundle:
+    """The deliveries for one set of mail hosts."""
+
+    hop: NextHop
+    names: frozenset[str]
+    lanes: dict[Lane, deque[Job]] = field(default_factory=lambda: {Lane.URGENT: deque(), Lane.BULK: deque()})
+    depth: int = 0
+    opening: int = 0
+    taken: int = 0
+    blocked_until: float = 0.0
+    back_offs: int = 0
+    reason: str = ""
+
+    def pop(self) -> Job | None:
+        """The next job; None when there is none."""
+        urgent, bulk = self.lanes[Lane.URGENT], self.lanes[Lane.BULK]
+        while urgent or bulk:
+            bulk_first = not urgent or (bool(bulk) and self.taken % BULK_EVERY == BULK_EVERY - 1)
+            job = (bulk if bulk_first else urgent).popleft()
+            if job.gone:
+                continue
+            self.taken += 1
+            self.depth -= 1
+            job.queued = False
+            return job
+        return None
+
+    def waiting(self) -> Iterator[Job]:
+        """What waits, the least urgent and youngest first."""
+        for lane in (Lane.BULK, Lane.URGENT):
+            yield from (job for job in reversed(self.lanes[lane]) if not job.gone)
+
+
+class Owner(Protocol):
+    """What a queue needs from the service: shared parts, and to be told of room."""
+
+    settler: Settler
+    slots: Slots
+    blobs: BlobStore
+    clock: Callable[[], float]
+    shares: int
+    back_off_seconds: tuple[float, ...]
+    timeouts: TimeoutsConfig
+
+    def queue_is_idle(self, queue: SiteQueue) -> None:
+        """Nothing waits and no connection is left."""
+        ...
+
+    def source_failed(self, source: str, reason: str) -> None:
+        """The source address cannot be used."""
+        ...
+
+    def connections_changed(self, queue: SiteQueue, difference: int) -> None:
+        """Connections were opened or closed."""
+        ...
+
+
+class SiteQueue:
+    """The queue of one source address and site.
+
+    Args:
+        key: names the queue: source, site, and the recipient domain where that has limits of its own.
+    """
+
+    def __init__(self, key: tuple[str, str, str], group: str, limits: Limits, opening: Opening, owner: Owner) -> None:
+        self.key = key
+        self.source, self.site, _ = key
+        self.group = group
+        self.limits = limits
+        self.timeouts = owner.timeouts
+        self.clock = owner.clock
+        self.depth = 0
+        self.connections: set[Connection] = set()
+        self.bundles: dict[NextHop, Bundle] = {}
+        self._waiting: dict[Bundle, None] = {}
+        self._idle: dict[Connection, None] = {}
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._messages = message_pace(limits, owner.shares)
+        self._openings = connection_pace(limits, owner.shares)
+        self._opening = replace(opening, before_connect=self._wait_for_connection)
+        self._allowed = limits.connections
+        self._careful_until = 0.0
+        self._blocked_until = 0.0
+        self._back_offs = 0
+        self._reason = ""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._interval_seconds = 0.0
+        self._last_finish = self._loop.time()
+        self._busy_until = 0.0
+        self._stopping = False
+
+    # work comes in
+
+    def put(self, job: Job) -> None:
+        """Take a delivery; what cannot go now is parked at once. `pump` afterwards."""
+        bundle = self.bundles.get(job.hop)
+        if bundle is None:
+            bundle = self.bundles[job.hop] = Bundle(job.hop, job.hop.names)
+        now = self._loop.time()
+        blocked = self._blocked_seconds(bundle, now)
+        if blocked > 0:
+            self._owner.settler.park(job, blocked, bundle.reason or self._reason)
+            return
+        if not self.depth:
+            self._last_finish = now
+        self._enqueue(bundle, job, front=False)
+
+    def put_back(self, job: Job) -> None:
+        """Take a delivery again whose connection broke before the message was sent."""
+        job.quick_retries += 1
+        self._enqueue(self.bundles[job.hop], job, front=True)
+        self._soon(0.0)
+
+    def _enqueue(self, bundle: Bundle, job: Job, *, front: bool) -> None:
+        lane = bundle.lanes[job.lane]
+        if front:
+            lane.appendleft(job)
+        else:
+            lane.append(job)
+        job.queued = True
+        bundle.depth += 1
+        self.depth += 1
+        self._waiting[bundle] = None
+
+    def park(self, job: Job, reason: str) -> None:
+        """Take a waiting delivery out and keep it in the log for about as long as the backlog needs."""
+        bundle = self.bundles[job.hop]
+        job.gone, job.queued = True, False
+        bundle.depth -= 1
+        self.depth -= 1
+        if not bundle.depth:
+            self._waiting.pop(bundle, None)
+        self._owner.settler.park(job, self.parking_seconds(), reason)
+
+    def park_half(self, reason: str) -> int:
+        """Make room: park the younger half of what waits; returns how many."""
+        victims = [job for bundle in list(self._waiting) for job in bundle.waiting()]
+        victims = victims[: (len(victims) + 1) // 2]
+        for job in victims:
+            self.park(job, reason)
+        return len(victims)
+
+    # how busy it is
+
+    def estimated_wait_seconds(self) -> float:
+        """How long a delivery that comes now would wait."""
+        if not self.depth:
+            return 0.0
+        return max(self.depth * self._interval_seconds, self._loop.time() - self._last_finish)
+
+    def parking_seconds(self) -> float:
+        """How long until the site can take one more, those parked before it counted."""
+        now = self._loop.time()
+        if not self._interval_seconds:
+            return self._owner.back_off_seconds[0]
+        self._busy_until = max(self._busy_until, now + self.depth * self._interval_seconds) + self._interval_seconds
+        return self._busy_until - now
+
+    # work goes out
+
+    def next_job(self, connection: Connection) -> Job | None:
+        """What this connection does next; None: nothing now, or no more at all (`is_used_up`)."""
+        if not self._waiting or self.is_used_up(connection):
+            return None
+        now = self._loop.time()
+        wait = self._messages.wait_seconds(now)
+        if wait > 0:
+            self._soon(wait)
+            return None
+        job = self._pop(connection)
+        if job is not None:
+            self._messages.take(now)
+        return job
+
+    def is_used_up(self, connection: Connection) -> bool:
+        """Whether the connection has sent its share."""
+        return self._stopping or connection.used >= self.limits.messages_per_connection
+
+    def _pop(self, connection: Connection) -> Job | None:
+        now = self.clock()
+        for bundle in list(self._waiting) if len(self._waiting) > 1 else tuple(self._waiting):
+            if bundle is not connection.bundle and connection.host not in bundle.names:
+                continue
+            while (job := bundle.pop()) is not None:
+                self.depth -= 1
+                if job.delivery.envelope.expires_at > now:
+                    break
+                self._owner.settler.expire(job)
+            del self._waiting[bundle]
+            if bundle.depth:
+                self._waiting[bundle] = None  # at the end: bundles take turns
+            if job is not None:
+                return job
+        return None
+
+    def went_idle(self, connection: Connection) -> None:
+        """The connection waits for `assign`."""
+        self._idle[connection] = None
+        self.pump()
+
+    def no_longer_idle(self, connection: Connection) -> None:
+        """It was woken."""
+        self._idle.pop(connection, None)
+
+    def idle_seconds(self) -> float:
+        """How long a connection may wait for work: shorter when this process holds more than its share of the slots."""
+        shares = self._owner.shares
+        if shares > 1 and len(self.connections) > self.limits.connections // shares:
+            return min(CROWDED_IDLE_SECONDS, self.timeouts.idle_seconds)
+        return self.timeouts.idle_seconds
+
+    def pump(self) -> None:
+        """Give waiting deliveries to idle connections, and open connections for the rest."""
+        while self._idle and self._waiting and not self._stopping:
+            now = self._loop.time()
+            wait = self._messages.wait_seconds(now)
+            if wait > 0:
+                self._soon(wait)
+                return
+            for connection in reversed(self._idle):
+                job = self._pop(connection)
+                if job is not None:
+                    break
+            else:
+                break
+            self._messages.take(now)
+            del self._idle[connection]
+            connection.assign(job)
+        if self._waiting and not self._stopping:
+            self._open_more()
+
+    def _soon(self, seconds: float) -> None:
+        when = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.pump()
+
+    # connections
+
+    def _open_more(self) -> None:
+        now = self._loop.time()
+        if now >= self._careful_until:
+            self._allowed = self.limits.connections
+        established = sum(connection.session is not None for connection in self.connections)
+        for bundle in list(self._waiting):
+            while bundle.opening < (bundle.depth if established else min(bundle.depth, FIRST_CONNECTIONS)):
+                if len(self.connections) >= self._allowed:
+                    self._retire_idle()
+                    return
+                wait = self._openings.wait_seconds(now)
+                if wait > 0:
+                    self._soon(wait)
+                    return
+                slot = self._owner.slots.acquire(f"{self.source}|{self.site}|{self.key[2]}", self.limits.connections)
+                if slot is None:
+                    self._soon(SLOT_RETRY_SECONDS)
+                    return
+                self._openings.take(now)
+                connection = Connection(self, bundle, slot, self._owner.blobs)
+                self.connections.add(connection)
+                bundle.opening += 1
+                self._owner.connections_changed(self, 1)
+                connection.task = asyncio.create_task(connection.run(), name=f"smtp {self.site}")
+
+    def _retire_idle(self) -> None:
+        """All connections are in use by count, and an idle one serves nothing that waits: end it."""
+        if self._idle:
+            connection = next(iter(self._idle))
+            del self._idle[connection]
+            connection.stop(now=False)
+
+    async def _wait_for_connection(self) -> None:
+        now = self._loop.time()
+        wait = self._openings.wait_seconds(now)
+        self._openings.take(now + wait)  # the turn is taken before the wait, so that no other takes it
+        await asyncio.sleep(wait)
+
+    async def open_session(self, connection: Connection) -> None:
+        """Open the connection's session, or draw the consequences of not being able to."""
+        bundle = connection.bundle
+        started_at, start = self.clock(), self._loop.time()
+        try:
+            connection.session = await self._opening.open(bundle.hop)
+        except Unreachable as error:
+            target = error.target
+            attempt = AttemptContext(
+                started_at,
+                self._loop.time() - start,
+                target.host if target else "",
+                target.address if target else "",
+            )
+            await self._unreachable(connection, error.failure, attempt)
+        except SourceMismatch as error:
+            self._owner.source_failed(self.source, str(error))
+            self._block(bundle, f"the source address {self.source} cannot be used")
+        finally:
+            bundle.opening -= 1
+        if connection.session is not None:
+            self._soon(0.0)
+
+    async def _unreachable(self, connection: Connection, failure: Failure, attempt: AttemptContext) -> None:
+        bundle = connection.bundle
+        if any(other.session is not None and other.host in bundle.names for other in self.connections):
+            self._allowed = max(1, sum(other.session is not None for other in self.connections))
+            self._careful_until = self._loop.time() + CAUTION_SECONDS
+            LOG.info("fewer-connections", site=self.site, connections=self._allowed, reason=str(failure.reply))
+            return
+        job = bundle.pop()
+        if job is not None:
+            self.depth -= 1
+            if not bundle.depth:
+                self._waiting.pop(bundle, None)
+        if isinstance(failure, PermanentFailure):
+            while job is not None:
+                await self._record(job, failure, attempt)
+                job = bundle.pop()
+                self.depth -= job is not None
+            self._waiting.pop(bundle, None)
+            return
+        delay = self._block(bundle, str(failure.reply))
+        if job is not None:
+            await self._record(job, failure, replace(attempt, site_delay_seconds=delay))
+
+    async def _record(self, job: Job, failure: Failure, attempt: AttemptContext) -> None:
+        if job.delivery.envelope.expires_at <= self.clock() and isinstance(failure, TemporaryFailure):
+            self._owner.settler.expire(job)
+            return
+        results = [*job.results, *(RecipientResult(recipient, failure, None) for recipient in job.pending)]
+        self._owner.settler.settle(job, results, attempt, await _original(job, results))
+
+    def connection_closed(self, connection: Connection) -> None:
+        """It is gone, and its slot is free."""
+        self._idle.pop(connection, None)
+        self.connections.discard(connection)
+        self._owner.connections_changed(self, -1)
+        if self._stopping:
+            return
+        if self._waiting:
+            self._soon(0.0)
+        elif not self.connections:
+            self._owner.queue_is_idle(self)
+
+    # results
+
+    async def settle(self, job: Job, results: Sequence[RecipientResult], attempt: AttemptContext) -> None:
+        """Record an attempt, and leave the site alone if it says so."""
+        now = self._loop.time()
+        self._interval_seconds = 0.8 * self._interval_seconds + 0.2 * (now - self._last_finish)
+        self._last_finish = now
+        delivered = False
+        for result in results:
+            failure = result.failure
+            if failure is None:
+                delivered = True
+            elif isinstance(failure, TemporaryFailure) and failure.scope is Scope.SITE:
+                attempt = replace(attempt, site_delay_seconds=self._back_off(failure.reply))
+                break
+        else:
+            if delivered and self._back_offs and now >= self._blocked_until:
+                self._back_offs = 0
+        self._owner.settler.settle(job, results, attempt, await _original(job, results) if not delivered else None)
+
+    def _back_off(self, reply: Reply) -> float:
+        """Leave the whole site alone for a while; what waits is parked. Returns for how long, in seconds."""
+        now = self._loop.time()
+        if now >= self._blocked_until:
+            delays = self._owner.back_off_seconds
+            self._blocked_until = now + delays[min(self._back_offs, len(delays) - 1)]
+            self._back_offs += 1
+            self._reason = f"{self.site} asked to be left alone: {reply}"
+            LOG.info(
+                "site-backed-off",
+                site=self.site,
+                source=self.source,
+                seconds=self._blocked_until - now,
+                reply=str(reply),
+            )
+        delay = self._blocked_until - now
+        for bundle in list(self._waiting):
+            self._park_all(bundle, delay, self._reason)
+        return delay
+
+    def _block(self, bundle: Bundle, reason: str) -> float:
+        """Leave one set of hosts alone for a while; what waits for it is parked. Returns for how long, in seconds."""
+        now = self._loop.time()
+        if now >= bundle.blocked_until:
+            delays = self._owner.back_off_seconds
+            bundle.blocked_until = now + delays[min(bundle.back_offs, len(delays) - 1)]
+            bundle.back_offs += 1
+            bundle.reason = reason
+            LOG.info(
+                "hosts-backed-off",
+                site=self.site,
+                source=self.source,
+                seconds=bundle.blocked_until - now,
+                reason=reason,
+            )
+        delay = bundle.blocked_until - now
+        self._park_all(bundle, delay, reason)
+        return delay
+
+    def _park_all(self, bundle: Bundle, seconds: float, reason: str) -> None:
+        while (job := bundle.pop()) is not None:
+            self.depth -= 1
+            self._owner.settler.park(job, seconds, reason)
+        self._waiting.pop(bundle, None)
+
+    def _blocked_seconds(self, bundle: Bundle, now: float) -> float:
+        return max(self._blocked_until, bundle.blocked_until) - now
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether something is remembered: a back-off, or a level of it that has not passed."""
+        now = self._loop.time()
+        latest = max([self._blocked_until, *(bundle.blocked_until for bundle in self.bundles.values())])
+        return now < latest + 2 * self._owner.back_off_seconds[-1] and latest > 0
+
+    def stop(self, *, now: bool) -> None:
+        """Start nothing new; see Connection.stop."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.stop(now=now)
+
+
+async def _original(job: Job, results: Sequence[RecipientResult]) -> bytes | None:
+    """The body for a notification, where the sender asked for it (RFC 3461 §4.3) and one may be made."""
+    if job.delivery.envelope.ret != "FULL" or job.body is None:
+        return None
+    if not any(isinstance(result.failure, PermanentFailure) for result in results):
+        return None
+    try:
+        return await job.body.load()
+    except LogError:
+        return None
