@@ -172,7 +172,7 @@ async def test_internationalised_addresses_are_kept(ingress: Ingress) -> None:
             assert client.sock is not None
             client.sock.sendall("MAIL FROM:<ä@exämple.com> SMTPUTF8\r\nRCPT TO:<ö@example.org>\r\nDATA\r\n".encode())
             assert [client.getreply()[0] for _ in range(3)] == [250, 250, 354]
-            client.content("From: ä@exämple.com\r\n\r\n.\r\n".encode())
+            assert client.content("From: ä@exämple.com\r\n\r\n.\r\n".encode()).startswith("250")
 
     await in_thread(submit)
     (stored,) = await ingress.stored()

@@ -1,5 +1,7 @@
 """Where content ends, what is unstuffed and what is refused, however the network cuts it."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def read(wire: bytes, cuts: list[int] | None = None, max_bytes: int = MAX_BYTES)
     reader = DataReader(max_bytes, MAX_LINE_BYTES)
     content = b""
     edges = [0, *sorted(cut % (len(wire) + 1) for cut in cuts or []), len(wire)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         if reader.rest is not None:
             reader.rest += wire[start:end]
         else:
@@ -110,7 +112,7 @@ def test_chunks_are_taken_as_they_are(lines: list[bytes], cuts: list[int]) -> No
     content = b"".join(line + b"\r\n" for line in lines)
     reader = ChunkReader(MAX_BYTES, MAX_LINE_BYTES)
     edges = [0, *sorted(cut % (len(content) + 1) for cut in cuts), len(content)]
-    found = b"".join(reader.feed(content[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+    found = b"".join(reader.feed(content[start:end]) for start, end in pairwise(edges))
     assert found + reader.finish() == content
     assert reader.problem is None
 

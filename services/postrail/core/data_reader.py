@@ -98,7 +98,8 @@ class DataReader(_ContentCheck):
         return self._piece(data)
 
     def _piece(self, data: bytes) -> bytes:
-        end = data.find(_END)
+        dot = data.find(b"\r\n.")  # the first line that begins with a dot: stuffed, or the end
+        end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.rest = data[end + 5 :]
             self._held = b""
@@ -107,7 +108,7 @@ class DataReader(_ContentCheck):
             held = next((prefix for prefix in _PREFIXES_OF_END if data.endswith(prefix)), b"")
             self._held = held
             piece = data[: len(data) - len(held)] if held else data
-        if b"\r\n." in piece:
+        if dot >= 0 and dot != end:
             piece = piece.replace(b"\r\n.", b"\r\n")
         self._check(piece)
         return piece if self.problem is None else b""
@@ -138,7 +139,6 @@ class ChunkReader(_ContentCheck):
         if self._held:
             self._check(self._held)
             return b""
-        if self.size_bytes and self._line_bytes and self.problem is None:
-            self._check(b"\r\n")
-            return b"\r\n" if self.problem is None else b""
-        return b""
+        if not self._line_bytes or self.problem is not None:
+            return b""
+        return self.feed(b"\r\n")

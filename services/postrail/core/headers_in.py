@@ -8,7 +8,9 @@ time and the host name are arguments. Neighbours: `header_block` (fields), `subm
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from email.errors import NonASCIILocalPartDefect
 from email.headerregistry import AddressHeader
 from email.policy import default as email_policy
 from email.utils import formatdate
@@ -181,8 +183,11 @@ def _parsed_domains(value: bytes) -> list[str]:
         header = email_policy.header_factory("from", value.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, IndexError) as error:
         raise refusals.content("The From field cannot be read") from error
-    if not isinstance(header, AddressHeader) or not header.addresses or header.defects:
-        raise refusals.content("The From field has no well-formed address")
+    if not isinstance(header, AddressHeader) or not header.addresses:
+        raise refusals.content("The From field has no address")
+    defects: Iterable[object] = getattr(header, "defects", ())
+    if any(not isinstance(defect, NonASCIILocalPartDefect) for defect in defects):
+        raise refusals.content("The From field is malformed")
     domains = [address.domain for address in header.addresses]
     if not all(domains):
         raise refusals.content("The From field has an address without a domain")

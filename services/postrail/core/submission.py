@@ -201,7 +201,7 @@ class AuthThrottle:
     def has_failed_too_often(self, client: str) -> bool:
         """Whether the address is answered 421 rather than 535."""
         guesser = self._clients.get(client)
-        return guesser is not None and guesser.failures >= self.max_failures
+        return guesser is not None and guesser.failures > self.max_failures
 
     def _forget(self, now: float) -> None:
         """Make room: what is old goes, and if that is not enough, whoever has failed least."""
