@@ -71,6 +71,7 @@ def _generate(args: argparse.Namespace) -> int:
     for file in files.values():
         if file.exists():
             raise ValueError(f"{file} exists and is not overwritten: choose another --selector, or move it away")
+    args.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     for kind in wanted:
         private = Ed25519PrivateKey.generate() if kind == "ed25519" else generate_private_key(65537, args.bits)
         _write(files[kind], private)
