@@ -7,6 +7,7 @@ text is BROKEN is configured without its data, and answered SERVFAIL. Its neighb
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,11 @@ class DnsServer:
                 self._zone_file(name).write_text(text, encoding="utf-8")
         self._daemon = Daemon([program, "-c", folder / "knot.conf"], folder / "knot.log")
         self._daemon.wait_until(f"answers on port {self.port}", self._answers)
+
+    def change(self, name: str, text: str) -> None:
+        """Give a zone of this server another text, such as to repair a BROKEN one; it counts a moment later."""
+        self._zone_file(name).write_text(text, encoding="utf-8")
+        self._daemon.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it; questions are answered no more."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from argon2 import PasswordHasher
 
 from tests.support.certificates import write_certificate
@@ -40,7 +42,7 @@ SOCKET_DOMAIN = "socket.test"
 IDNA_DOMAIN = "bücher.test"
 POSTFIX_DOMAINS = ("receiver.test", "xn--bcher-kva.test", "broken.test", "second.test", "implicit.test")
 USER, PASSWORD = "app", "correct horse battery staple"
-SELECTOR = "mail1"
+RSA_SELECTOR = "mail1-rsa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,6 @@ REPAIRED_ZONE = zone_text("broken.test", "@ IN MX 10 mx.receiver.test.\n", ttl=6
 def _base_config(folder: Path, nameserver: str, mx_port: int, lmtp: Dovecot) -> dict[str, Any]:
     certificate, key = write_certificate(folder, "mail.sender.test")
     hasher = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
-    key_files = sorted(str(path) for path in (folder / "keys").glob("*.pem"))
     return {
         "hostname": "mail.sender.test",
         "ingress": {
@@ -134,7 +135,6 @@ def _base_config(folder: Path, nameserver: str, mx_port: int, lmtp: Dovecot) -> 
             "brief": {"lane": "urgent", "lifetime_seconds": 3},
         },
         "pools": {"default": {"sources": [{"address": SOURCE_ADDRESS, "ehlo": "out1.sender.test"}]}},
-        "signing": {"domains": {SENDER_DOMAIN: {"keys": [{"selector": SELECTOR, "key_file": key_files[0]}]}}},
         "routing": {
             "dns": {"nameservers": [nameserver], "timeout_seconds": 1, "tries": 2, "negative_ttl_seconds": 0.5},
             "local_domains": {
@@ -160,13 +160,18 @@ def _base_config(folder: Path, nameserver: str, mx_port: int, lmtp: Dovecot) -> 
     }
 
 
-def _make_key(folder: Path) -> tuple[str, dict[str, str]]:
-    """Make the sender's key with Postrail's own command; its DNS record as zone text and as name → text."""
-    done = run_command("dkim", "generate", SENDER_DOMAIN, "--selector", SELECTOR, "--directory", str(folder / "keys"))
+def _make_keys(folder: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Make the sender's keys with Postrail's own command.
+
+    Returns:
+        What it printed for a zone file, the same as name → text, and the part of the configuration that it printed.
+    """
+    done = run_command("dkim", "generate", SENDER_DOMAIN, "--selector", "mail1", "--directory", str(folder / "keys"))
     assert done.returncode == 0, done.stderr
-    record = "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("#", ";")))
-    texts = "".join(part for index, part in enumerate(record.split('"')) if index % 2)
-    return record + "\n", {f"{SELECTOR}._domainkey.{SENDER_DOMAIN}": texts}
+    records = re.findall(r"^(\S+)\. IN TXT \((.*?)\)", done.stdout, re.MULTILINE | re.DOTALL)
+    texts = {name: "".join(re.findall(r'"([^"]*)"', value)) for name, value in records}
+    zone = "".join(f"{name}. IN TXT ({value})\n" for name, value in records)
+    return zone, texts, yaml.safe_load(done.stdout[done.stdout.index("\nsigning:") :])["signing"]
 
 
 @contextlib.contextmanager
@@ -174,7 +179,7 @@ def mail_world() -> Iterator[MailWorld]:
     """Start all peers; stop them at the end."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(daemon_folder("world"))
-        dkim_zone, dkim_records = _make_key(folder)
+        dkim_zone, dkim_records, signing = _make_keys(folder)
         mx_port = free_port()
         dns = stack.enter_context(serving(_zones(dkim_zone)))
         postfix = Postfix(_below(folder, "postfix"), POSTFIX_ADDRESS, mx_port, POSTFIX_DOMAINS)
@@ -186,7 +191,7 @@ def mail_world() -> Iterator[MailWorld]:
         dovecot = Dovecot(_below(folder, "dovecot"), DOVECOT_ADDRESS, free_port())
         stack.callback(dovecot.stop)
         dovecot.start()
-        config = _base_config(folder, dns.nameserver, mx_port, dovecot)
+        config = {**_base_config(folder, dns.nameserver, mx_port, dovecot), "signing": signing}
         yield MailWorld(folder, dns, postfix, sink, dovecot, mx_port, dkim_records, config)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import smtplib
 import ssl
@@ -113,9 +114,27 @@ class PostrailProcess:
 
     def kill(self) -> None:
         """kill -9, all processes."""
+        for pid in self._processes():
+            _kill(pid)
         if self._daemon is not None:
             self._daemon.kill()
             self._daemon = None
+        wait_for("the end of all workers", lambda: not self._processes())
+
+    def kill_worker(self, number: int) -> None:
+        """kill -9 one worker of several; the supervisor stays."""
+        (pid,) = (pid for pid, words in self._processes().items() if words[-2:] == ["--worker-index", str(number)])
+        _kill(pid)
+
+    def _processes(self) -> dict[int, list[str]]:
+        """Everything that runs with this configuration: process → command line."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_text().split("\0")[:-1]
+                if str(self.config_file) in words:
+                    found[int(folder.name)] = words
+        return found
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command that takes --config with this configuration."""
@@ -157,6 +176,11 @@ class PostrailProcess:
                 parsed = json.loads(line)
                 if isinstance(parsed, dict):
                     yield parsed
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def run_command(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

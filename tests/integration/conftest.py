@@ -1,0 +1,69 @@
+"""What the end-to-end tests share for the whole run: the peers, and one Postrail among them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.mail_world import SENDER_DOMAIN, MailWorld, mail_world
+from tests.support.postrail_process import PostrailProcess
+from tests.support.processes import tail
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember whether a test failed, so that its fixtures can show logs."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[MailWorld]:
+    """The running peers."""
+    with mail_world() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _shared_postrail(world: MailWorld) -> Iterator[PostrailProcess]:
+    with world.postrail() as process:
+        process.start()
+        yield process
+        process.stop()
+
+
+@pytest.fixture
+def postrail(request: pytest.FixtureRequest, _shared_postrail: PostrailProcess) -> Iterator[PostrailProcess]:
+    """The Postrail that tests share which do not stop it; its log is shown when a test fails."""
+    yield _shared_postrail
+    if request.node.stash.get(_FAILED, False):
+        print(f"--- the end of Postrail's log\n{tail(_shared_postrail.log)}")
+
+
+@pytest.fixture
+def own_postrail(request: pytest.FixtureRequest, world: MailWorld) -> Iterator[PostrailProcess]:
+    """A Postrail for this test alone, not started yet."""
+    with world.postrail() as process:
+        yield process
+        if request.node.stash.get(_FAILED, False):
+            print(f"--- the end of Postrail's log\n{tail(process.log)}")
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def new_sender(world: MailWorld) -> Callable[[], str]:
+    """Makes addresses of the sender's domain, each with an empty mailbox in Dovecot."""
+
+    def make() -> str:
+        name = f"sender{next(_numbers)}"
+        world.dovecot.add_user(name)
+        return f"{name}@{SENDER_DOMAIN}"
+
+    return make
