@@ -390,6 +390,27 @@ async def test_a_submitter_that_sends_too_fast(tmp_path: Path) -> None:
     assert (await with_settings(tmp_path, change, talk)).startswith("450 4.7.1 ")
 
 
+async def test_too_much_waits_for_signing(tmp_path: Path) -> None:
+    data = settings(tmp_path)
+    data["ingress"]["max_queue_records"] = 2
+
+    def submit(ingress: Ingress) -> str:
+        with connect(ingress) as client:
+            client.say("MAIL FROM:<a@example.com>")
+            client.say("RCPT TO:<b@example.org>")
+            client.say("DATA")
+            return client.content(HEADER + b".\r\n")
+
+    async with running(tmp_path, data) as ingress:
+        for _ in range(2):
+            assert (await in_thread(submit, ingress)).startswith("250 ")
+        async with asyncio.timeout(10):
+            while not (await in_thread(conversation, ingress, TRUSTED, ["MAIL FROM:<a@example.com>"])).startswith(  # noqa: ASYNC110  # the sweep has no event to wait for
+                "452 4.3.1 "
+            ):
+                await asyncio.sleep(0.1)
+
+
 async def test_too_many_messages_on_a_connection(tmp_path: Path) -> None:
     def talk(ingress: Ingress) -> str:
         with connect(ingress) as client:

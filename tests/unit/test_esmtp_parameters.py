@@ -49,7 +49,8 @@ def test_wrong_values_of_mail(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["NOTIFY=", "NOTIFY=X", "NOTIFY=NEVER,SUCCESS", "ORCPT=x", "ORCPT=;x", "ORCPT=rfc822;", "ORCPT=rfc822;+0A", "ORCPT=utf-8;\\x{0A}x",
+    ["NOTIFY=", "NOTIFY=X", "NOTIFY=NEVER,SUCCESS", "ORCPT=x", "ORCPT=;x", "ORCPT=rfc822;", "ORCPT=rfc822;+0A",
+     "ORCPT=utf-8;\\x{0A}x",
      "ORCPT=utf-8;\\x{FFFFFF}", "ORCPT=utf-8;\\x{D800}"],
 )  # fmt: skip
 def test_wrong_values_of_rcpt(text: str) -> None:

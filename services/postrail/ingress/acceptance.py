@@ -23,13 +23,14 @@ from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter, check_author, stream_of
 from postrail.ingress import metrics
 from postrail.ingress.content import Received
-from postrail.log.interface import Append, LogError, LogFull
+from postrail.log.interface import Append, LogError, LogFull, TopicPartition
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.wire import codec
 
 LOG = logs.logger("ingress")
 _LANES: Final = {"urgent": Lane.URGENT, "bulk": Lane.BULK}
+_NEXT_GROUP: Final = "signing"  # whose progress says how much waits
 _MAX_KNOWN_DOMAINS: Final = 10_000
 _LOOK_AGAIN_SECONDS: Final = 5.0
 
@@ -55,6 +56,7 @@ class Acceptance:
         self._config = context.config
         self._accepted = {name: metrics.ACCEPTED.labels(name) for name in self._config.streams}
         self._keys = SigningKeys(self._config.signing)
+        self._newest: dict[tuple[str, int], int] = {}
 
     async def take(self, transaction: Transaction, content: Received) -> MessageId:
         """Store the message; when this returns it is durable.
@@ -143,7 +145,7 @@ class Acceptance:
             size_bytes=envelope.size_bytes,
         )
         try:
-            await self._context.log.append(
+            positions = await self._context.log.append(
                 [
                     Append(
                         topics.laned(topics.ACCEPTED, envelope.lane), key, codec.encode_message(message), content.body
@@ -157,6 +159,23 @@ class Acceptance:
         except LogError as error:
             # A blob stays until it is old: whether the record was stored may not be known.
             raise refusals.log_unavailable() from error
+
+        if positions:
+            self._newest[positions[0][:2]] = positions[0].offset
+
+    async def waiting(self) -> int:
+        """Messages that this worker accepted and signing has not finished; those of before its start once mail comes in.
+
+        Raises:
+            LogError: the log cannot tell.
+        """
+        if not self._newest:
+            return 0
+        finished = await self._context.log.committed(_NEXT_GROUP, topics.lanes(topics.ACCEPTED))
+        return sum(
+            offset + 1 - (progress.low if (progress := finished.get(TopicPartition(*where))) else 0)
+            for where, offset in self._newest.items()
+        )
 
     async def _discard(self, content: Received) -> None:
         if content.blob is not None:

@@ -12,12 +12,14 @@ from typing import Final
 from postrail.core.config import ListenerConfig
 from postrail.ingress.reception import Desk, Door
 from postrail.ingress.session import SubmissionSession
+from postrail.log.interface import LogError
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.shell.tls_server import ServerCertificate
 
 LOG = logs.logger("ingress")
 _BACKLOG: Final = 4096
+_LOOK_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 20.0
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -117,9 +119,16 @@ class IngressService:
         loop = asyncio.get_running_loop()
         limits = desk.limits
         shortest = min(limits.command_timeout_seconds, limits.data_timeout_seconds, limits.message_timeout_seconds)
+        look_at = 0.0
         pause = min(_SWEEP_SECONDS, shortest / 4)
         while True:
             await asyncio.sleep(pause)
             now = loop.time()
             for session in list(desk.sessions):
                 session.expire(now)
+            if now >= look_at:
+                look_at = now + _LOOK_SECONDS
+                try:
+                    desk.queue_records = await desk.acceptance.waiting()
+                except LogError:
+                    LOG.exception("backlog_unknown")

@@ -1,0 +1,1 @@
+"""Hostile input from strangers, made by Hypothesis."""

@@ -1,0 +1,64 @@
+"""The certificate that clients see: the new one after a renewal, the old one while the new one is broken."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+from postrail.core.config import TLSConfig
+from postrail.shell.tls_server import ServerCertificate
+from tests.support.certificates import write_certificate
+from tests.support.ingress import (
+    SUBMISSION,
+    SUBMISSIONS,
+    Ingress,
+    client_context,
+    connect,
+    in_thread,
+    running,
+    settings,
+)
+
+
+def shown(ingress: Ingress, listener: int) -> bytes:
+    if listener == SUBMISSIONS:
+        with (
+            socket.create_connection(("127.0.0.1", ingress.port(listener)), timeout=10) as plain,
+            client_context().wrap_socket(plain) as encrypted,
+        ):
+            return encrypted.getpeercert(binary_form=True) or b""
+    with connect(ingress, listener, tls=True) as client:
+        assert isinstance(client.sock, ssl.SSLSocket)
+        return client.sock.getpeercert(binary_form=True) or b""
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    data = settings(tmp_path)
+    data["ingress"]["tls"]["reload_seconds"] = 0.05
+    async with running(tmp_path, data) as ingress:
+        before = [await in_thread(shown, ingress, listener) for listener in (SUBMISSION, SUBMISSIONS)]
+        assert before[0] == before[1] != b""
+        write_certificate(tmp_path, "renewed.example.com")
+        async with asyncio.timeout(10):
+            while any([await in_thread(shown, ingress, listener) in before for listener in (SUBMISSION, SUBMISSIONS)]):  # noqa: ASYNC110  # renewal is seen from outside only
+                await asyncio.sleep(0.05)
+
+
+def test_a_broken_certificate_does_not_replace_the_one_in_use(tmp_path: Path) -> None:
+    certificate_file, key_file = write_certificate(tmp_path, "mail.example.com")
+    served = ServerCertificate(TLSConfig(certificate_file=str(certificate_file), key_file=str(key_file)))
+    in_use = served.context
+    certificate_file.write_text("half a certifica")
+    assert not served.refresh()
+    assert served.context is in_use
+    write_certificate(tmp_path, "mail.example.com")
+    assert served.refresh()
+    assert served.context is not in_use
+
+
+async def test_a_client_that_never_shakes_hands_does_not_keep_others_from_it(tmp_path: Path) -> None:
+    async with running(tmp_path, settings(tmp_path)) as ingress:
+        silent = [socket.create_connection(("127.0.0.1", ingress.port(SUBMISSIONS))) for _ in range(50)]
+        assert await in_thread(shown, ingress, SUBMISSIONS) != b""
+        for connection in silent:
+            connection.close()
