@@ -56,9 +56,24 @@ def test_a_broken_certificate_does_not_replace_the_one_in_use(tmp_path: Path) ->
     assert served.context is not in_use
 
 
-async def test_a_client_that_never_shakes_hands_does_not_keep_others_from_it(tmp_path: Path) -> None:
+async def test_a_client_that_never_shakes_hands_keeps_neither_others_nor_the_drain(tmp_path: Path) -> None:
     async with running(tmp_path, settings(tmp_path)) as ingress:
         silent = [socket.create_connection(("127.0.0.1", ingress.port(SUBMISSIONS))) for _ in range(50)]
         assert await in_thread(shown, ingress, SUBMISSIONS) != b""
+        async with asyncio.timeout(5):
+            await ingress.service.drain()
         for connection in silent:
             connection.close()
+
+
+async def test_a_failed_handshake_frees_its_place(tmp_path: Path) -> None:
+    def fail(ingress: Ingress) -> None:
+        with socket.create_connection(("127.0.0.1", ingress.port(SUBMISSIONS)), timeout=10) as plain:
+            plain.sendall(b"EHLO in the clear\r\n")
+            while plain.recv(1000):
+                pass
+
+    async with running(tmp_path, settings(tmp_path, max_connections=1)) as ingress:
+        for _ in range(3):
+            await in_thread(fail, ingress)
+        assert await in_thread(shown, ingress, SUBMISSIONS) != b""

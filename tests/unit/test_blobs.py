@@ -89,6 +89,13 @@ async def test_only_old_bodies_are_deleted(store: DirectoryBlobStore) -> None:
         await store.read(old)
 
 
+async def test_a_discarded_body_is_gone(store: DirectoryBlobStore) -> None:
+    ref = await written(store, b"body")
+    await store.discard(ref)
+    await store.discard(ref)
+    assert files(store) == []
+
+
 async def test_no_room_is_an_oserror_and_abort_cleans_up(
     store: DirectoryBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

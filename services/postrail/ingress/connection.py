@@ -62,6 +62,7 @@ class Connection(SMTP):
         self.is_lost = False
         self.is_ended = False
         self.is_tls = False
+        self.in_handshake = False
         self._input = b""
         self._at = 0
         self._out: list[bytes] = []
@@ -197,7 +198,7 @@ class Connection(SMTP):
         if self._out:
             data = b"\r\n".join(self._out) + b"\r\n"
             self._out.clear()
-            if not self.is_ended:
+            if not self.is_ended and not self.is_lost:
                 self.transport.write(data)
 
     def end(self) -> None:
@@ -228,22 +229,29 @@ class Connection(SMTP):
             ConnectionEnded: the handshake failed; the connection is closed.
         """
         self.deadline = self.loop.time() + HANDSHAKE_SECONDS + _CLOSE_SECONDS
+        self.in_handshake = True
         try:
             transport = await self.loop.start_tls(
                 self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
-            self.transport.abort()
-            self.end()
+            self._give_up()
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise ConnectionEnded from error
+        finally:
+            self.in_handshake = False
         self.deadline = _NEVER
-        if transport is None or self.is_ended:
-            self.end()
+        if transport is None or self.is_ended or self.transport.is_closing():
+            self._give_up()
             raise ConnectionEnded
         self.transport = transport
         self.is_tls = True
+
+    def _give_up(self) -> None:
+        """After a handshake that failed: nobody else tells this protocol that its connection is lost."""
+        self.transport.abort()
+        self.connection_lost(None)
 
     def tls_description(self) -> str:
         """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or "" in the clear."""

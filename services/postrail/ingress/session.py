@@ -107,7 +107,9 @@ class SubmissionSession(Transfer):
 
     def dismiss(self) -> None:
         """The service drains: an idle session ends now, another after the message that it is in."""
-        if self.is_idle and not self.is_ended:
+        if self.in_handshake:
+            self.end()
+        elif self.is_idle and not self.is_ended:
             self.refuse(refusals.closing(Reason.SHUTDOWN, "4.3.2", "Shutting down; try again"))
 
     # Commands
