@@ -24,6 +24,7 @@ from postrail.demo.system import SystemFailed
 EXIT_UNAVAILABLE = 69
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
+PLAIN_WIDTH = 110
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run it; 0 when the books are even, 1 when not, 69 when it could not run, 130 when interrupted."""
     console = Console(stderr=args.json)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     try:
         folder = _folder(args.keep)
     except OSError as error:

@@ -227,9 +227,16 @@ class Scenario:
     async def _queued(self, system: System, submitter: Submitter) -> frozenset[Entry]:
         """What `postrail queue` still shows of the mailing."""
         found: set[Entry] = set()
+        ids = set()
         for line in (await system.command("queue", "--messages", "--json")).splitlines():
             item = json.loads(line)
+            ids.add(item["message_id"])
             entry = submitter.message_ids.get(item["message_id"])
             if entry is not None:
                 found.update(Entry(entry.ledger_id, recipient) for recipient in item["recipients"] or [entry.recipient])
+        for message_id, entry in submitter.message_ids.items():
+            if ids and entry in self.ledger.open_entries - found:
+                story = await system.command("trace", message_id, "--json")
+                if any(notice in story for notice in ids):
+                    found.add(entry)  # its notification waits
         return frozenset(found)

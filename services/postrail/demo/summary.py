@@ -84,6 +84,7 @@ def show(outcome: Outcome, console: Console, folder: Path | None) -> None:
 def _places(outcome: Outcome) -> Table:
     table = Table(
         "destination",
+        "what it is like",
         "delivered",
         "over TLS",
         "said later",
@@ -91,7 +92,7 @@ def _places(outcome: Outcome) -> Table:
         title="Where the mail went",
         title_justify="left",
     )
-    for column in table.columns[1:]:
+    for column in table.columns[2:]:
         column.justify = "right"
     bounced = Counter(bounce.entry.recipient.partition("@")[2] for bounce in outcome.bounces)
     for place in PLACES:
@@ -102,7 +103,8 @@ def _places(outcome: Outcome) -> Table:
             said = "connection refused" if not place.dns else "SERVFAIL"
         encrypted = f"{100 * count.encrypted // count.received} %" if count.received else ""
         table.add_row(
-            f"{place.domain}  [dim]{place.about}[/dim]",
+            place.domain,
+            place.about,
             str(count.received or ""),
             encrypted,
             said,

@@ -44,6 +44,7 @@ class System:
         dns: the server that it asks; its DKIM records are published there.
         mx_port: where receivers listen.
         overrides: sections merged over the generated configuration, field by field.
+        submission_port, health_port: picked by `write` where they are 0; worker N's health port is the first one + N.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class System:
     workers: int = 1
     overrides: Mapping[str, object] = field(default_factory=dict)
     submission_port: int = 0
+    health_port: int = 0
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -72,7 +74,8 @@ class System:
             quoted = " ".join(f'"{record[start : start + 200]}"' for start in range(0, len(record), 200))
             self.dns.add(f"{selector}._domainkey.{SENDER_DOMAIN}", "TXT", quoted)
             keys.append({"selector": selector, "key_file": str(key_path)})
-        self.submission_port = self.submission_port or _free_port()
+        self.submission_port = self.submission_port or _free_ports(1)
+        self.health_port = self.health_port or _free_ports(self.workers)
         values = _merged(self._configuration(str(certificate_file), str(key_file), keys), self.overrides)
         self.config_file.touch(mode=0o600)
         self.config_file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -122,7 +125,7 @@ class System:
                 },
                 "drain_seconds": 10.0,
             },
-            "health": {"port": 0},
+            "health": {"port": self.health_port},
             "logging": {"file": str(self.log_file)},
         }
 
@@ -147,7 +150,7 @@ class System:
             )
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not await self._greets():
+                while not await self._is_ready():
                     if self.process.returncode is not None:
                         raise SystemFailed(f"`postrail up` ended with status {self.process.returncode}:\n{self.said()}")
                     await asyncio.sleep(0.05)
@@ -155,14 +158,22 @@ class System:
             self.kill()
             raise SystemFailed(f"`postrail up` took no mail within {START_SECONDS:g} s:\n{self.said()}") from None
 
-    async def _greets(self) -> bool:
+    async def _is_ready(self) -> bool:
+        """Whether every worker takes mail."""
+        for worker in range(self.workers):
+            if not await self._answers(self.health_port + worker):
+                return False
+        return True
+
+    async def _answers(self, port: int) -> bool:
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.submission_port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             return False
         try:
             async with asyncio.timeout(5):
-                return (await reader.readline()).startswith(b"220")
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
         except (OSError, TimeoutError):
             return False
         finally:
@@ -214,10 +225,18 @@ class System:
         return output.decode(errors="replace") if process.returncode == 0 else ""
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> int:
+    """The first of so many consecutive TCP ports that are free on 127.0.0.1."""
+    for _ in range(50):
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                for number in range(port + 1, port + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
+                return port
+    raise OSError(f"no {count} consecutive ports are free on 127.0.0.1")
 
 
 def _merged(values: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:

@@ -67,7 +67,7 @@ PLACES = (
         15,
         "like Yahoo: defers what comes too fast",
         (("mta5.am0.yahoodns.net", "127.0.1.3"), ("mta6.am0.yahoodns.net", "127.0.1.4")),
-        messages_per_second=60,
+        messages_per_second=30,
         unknown_share=0.01,
     ),
     Place(
