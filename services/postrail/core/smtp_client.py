@@ -259,8 +259,9 @@ class SmtpClient:
         if isinstance(command, Transaction):
             return self._begin(command)
         if isinstance(command, Hello):
+            name = _safe(command.name)
             self._move(_Step.HELLO, LocalProtocolError)
-            self._name = _safe(command.name)
+            self._name = name
             self._expected.append(_Await.EHLO)
             return f"{'LHLO' if self._lmtp else 'EHLO'} {self._name}\r\n".encode()
         if isinstance(command, StartTls):

@@ -102,6 +102,7 @@ class Connection:
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
+            self._queue.no_longer_idle(self)
         elif now and self.task is not None:
             if self.session is None:
                 self.task.cancel()
@@ -152,6 +153,7 @@ class Connection:
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
+            self._queue.no_longer_idle(self)  # at once: until the task runs, the queue could assign to it
 
     async def _deliver(self, session: Session, job: Job) -> bool:
         """One transaction; True when the session can take another."""
@@ -255,8 +257,9 @@ class Connection:
             job.results = results
             self._queue.put_back(job)
             return False
-        lost = _lost(broken, ambiguous=over.ambiguous)
-        results += [RecipientResult(recipient, lost, None) for recipient in undecided]
+        if undecided:
+            lost = _lost(broken, ambiguous=over.ambiguous)
+            results += [RecipientResult(recipient, lost, None) for recipient in undecided]
         results += [RecipientResult(recipient, failure, None) for recipient, failure in again]
         if over.ambiguous:
             attempt = _as_ambiguous(attempt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from ipaddress import ip_address
 
@@ -88,4 +89,6 @@ def _socket(source: str, target: str) -> socket.socket:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the connection timed out"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
