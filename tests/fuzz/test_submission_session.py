@@ -43,10 +43,13 @@ class Wire:
         assert not self.is_closed
         self.written += data
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def close(self) -> None:
         self.is_closed = True
 
-    abort = close
+    abort = write_eof = close
 
     def pause_reading(self) -> None:
         return

@@ -22,6 +22,7 @@ MAX_LINE_BYTES: Final = 12_288  # RFC 4954 §4: the longest line of an AUTH exch
 _PAUSE_READING_BYTES: Final = 256 << 10
 _NEVER: Final = float("inf")
 _CLOSE_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 1 << 20
 HANDSHAKE_SECONDS: Final = 20.0
 
 
@@ -66,6 +67,7 @@ class Connection(SMTP):
         self._input = b""
         self._at = 0
         self._out: list[bytes] = []
+        self._linger_bytes = _LINGER_BYTES
         self._eof = False
         self._reading_paused = False
         self._writing_paused = False
@@ -76,6 +78,9 @@ class Connection(SMTP):
 
     def data_received(self, data: bytes) -> None:
         if self.is_ended:
+            self._linger_bytes -= len(data)
+            if self._linger_bytes < 0:
+                self.transport.abort()
             return
         if self._at < len(self._input):
             self._input = self._input[self._at :] + data
@@ -91,7 +96,7 @@ class Connection(SMTP):
         self._eof = True
         _wake(self._input_waiter)
         # Half-closed is fine in the clear: what was sent is still answered.
-        return not self.is_tls
+        return not self.is_tls and not self.is_ended
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
@@ -201,16 +206,29 @@ class Connection(SMTP):
             if not self.is_ended and not self.is_lost:
                 self.transport.write(data)
 
-    def end(self) -> None:
-        """Close: what was written is still sent, within a few seconds. The session's task ends at its next read."""
+    def end(self, *, lingers: bool = False) -> None:
+        """Close: what was written is still sent, within a few seconds. The session's task ends at its next read.
+
+        `lingers`: the client is still sending. A close at once would reset the connection, and the client would never
+        read the reply; so only our side is closed, and what comes is thrown away until the client closes, too.
+        """
         if not self.is_ended:
             self.flush()
             self.is_ended = True
             if self.transport is not None:
-                self.transport.close()
+                if lingers and not self.is_lost and not self._eof and self.transport.can_write_eof():
+                    self.transport.write_eof()
+                    self._resume_reading()
+                else:
+                    self.transport.close()
         self.deadline = self.loop.time() + _CLOSE_SECONDS
         _wake(self._input_waiter)
         _wake(self._output_waiter)
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
 
     def sweep(self, now: float) -> Refused | None:
         """What the deadline asks for: None, or the refusal that `session` answers. Kills what does not close."""

@@ -28,6 +28,7 @@ from postrail.ingress.reception import Door
 from postrail.shell import logs
 
 LOG = logs.logger("ingress")
+_HOPELESS: Final = 4  # times the limit: content is not read any further only to refuse it
 _CHUNK: Final = re.compile(r"(\d{1,18})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE | re.ASCII)
 
 
@@ -160,7 +161,7 @@ class Transfer(Authentication):
     def _stop_hopeless(self, size_bytes: int) -> None:
         """Refused content is read to its end, so that the client hears the reply; but not for ever."""
         limit = self.desk.limits.max_message_bytes
-        if size_bytes > 2 * limit:
+        if size_bytes > _HOPELESS * limit:
             refused = refusals.too_large(limit)
             refused.closes = True
             raise refused
