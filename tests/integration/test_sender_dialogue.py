@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ async def test_mixed_answers_are_each_recipients_own(tmp_path: Path, pipelining:
 
 @pytest.mark.parametrize("stage", ["banner", "mail", "rcpt", "data", "dot"])
 async def test_421_requeues_and_the_connection_is_not_reused(tmp_path: Path, stage: str) -> None:
-    async with scripted(**{stage: ["421 4.3.2 shutting down"]}) as server:
+    async with scripted({stage: ["421 4.3.2 shutting down"]}) as server:
         async with sending(tmp_path, sender_config(tmp_path)) as sender:
             await sender.put((a_delivery(server.port, TO), BODY))
             (event,) = await sender.events(1)
@@ -77,7 +78,10 @@ async def test_421_requeues_and_the_connection_is_not_reused(tmp_path: Path, sta
 async def test_a_stale_reused_session_is_replaced_at_once(tmp_path: Path) -> None:
     mail = ["250 ok", "421 4.7.0 too many messages in this session", "250 ok"]
     limits = {"connections": 1}
-    async with scripted(mail=mail) as server, sending(tmp_path, sender_config(tmp_path, default_limits=limits)) as sender:
+    async with (
+        scripted(mail=mail) as server,
+        sending(tmp_path, sender_config(tmp_path, default_limits=limits)) as sender,
+    ):
         await sender.put((a_delivery(server.port, "a@example.com"), BODY), (a_delivery(server.port, TO), BODY))
         events = await sender.events(2)
         assert {event.type for event in events} == {EventType.DELIVERED}
@@ -106,7 +110,7 @@ async def test_a_connection_that_ends_after_the_dot_is_ambiguous(tmp_path: Path)
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data"])
 async def test_a_connection_that_ends_before_the_dot_is_replaced_at_once(tmp_path: Path, stage: str) -> None:
-    async with scripted(**{stage: ["close", {"data": "354 go"}.get(stage, "250 ok")]}) as server:
+    async with scripted({stage: ["close", {"data": "354 go"}.get(stage, "250 ok")]}) as server:
         async with sending(tmp_path, sender_config(tmp_path)) as sender:
             await sender.put((a_delivery(server.port, TO), BODY))
             (event,) = await sender.events(1)
@@ -163,7 +167,7 @@ async def test_the_next_host_is_tried(
     config = sender_config(tmp_path, timeouts=timeouts)
     mx = {"example.com": [(10, "bad.example.com"), (20, "good.example.com")]}
     addresses = {"bad.example.com": ["127.0.0.1"], "good.example.com": ["127.0.0.2"]}
-    async with scripted(**replies) as bad, scripted(address="127.0.0.2", port=bad.port) as good:
+    async with scripted(replies) as bad, scripted(address="127.0.0.2", port=bad.port) as good:
         async with sending(tmp_path, config, mx=mx, addresses=addresses) as sender:
             await sender.put((a_delivery(bad.port, TO), BODY))
             (event,) = await sender.events(1)
@@ -173,11 +177,13 @@ async def test_the_next_host_is_tried(
 
 async def test_every_address_of_a_host_is_tried(tmp_path: Path) -> None:
     addresses = {"mx.example.com": ["127.0.0.3", "::1", "127.0.0.2"]}
-    async with scripted(address="127.0.0.2") as server:
-        async with sending(tmp_path, sender_config(tmp_path), addresses=addresses) as sender:
-            await sender.put((a_delivery(server.port, TO), BODY))
-            (event,) = await sender.events(1)
-            assert (event.type, event.mx_address) == (EventType.DELIVERED, "127.0.0.2")
+    async with (
+        scripted(address="127.0.0.2") as server,
+        sending(tmp_path, sender_config(tmp_path), addresses=addresses) as sender,
+    ):
+        await sender.put((a_delivery(server.port, TO), BODY))
+        (event,) = await sender.events(1)
+        assert (event.type, event.mx_address) == (EventType.DELIVERED, "127.0.0.2")
 
 
 async def test_the_relay_of_last_resort(tmp_path: Path) -> None:
@@ -209,7 +215,7 @@ async def test_helo_where_ehlo_is_unknown(tmp_path: Path) -> None:
     ],
 )
 async def test_what_the_server_cannot_take_fails(
-    tmp_path: Path, ehlo: str, envelope: dict[str, object], status: str
+    tmp_path: Path, ehlo: str, envelope: dict[str, Any], status: str
 ) -> None:
     async with scripted(ehlo=[ehlo]) as server, sending(tmp_path, sender_config(tmp_path)) as sender:
         await sender.put((a_delivery(server.port, TO, **envelope), BODY))

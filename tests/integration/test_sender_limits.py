@@ -61,10 +61,12 @@ async def test_a_dead_site_is_parked_and_delays_nobody(tmp_path: Path) -> None:
     config = sender_config(tmp_path, max_in_memory=50, timeouts={"connect_seconds": 5})
     hole = socket.create_server(("127.0.0.7", 0), backlog=0)
     port = hole.getsockname()[1]
-    async with scripted(port=port) as server, sending(tmp_path, config, mx=TWO_SITES, addresses=TWO_ADDRESSES) as sender:
+    async with (
+        scripted(port=port) as server,
+        sending(tmp_path, config, mx=TWO_SITES, addresses=TWO_ADDRESSES) as sender,
+    ):
         dead = (
-            a_delivery(port, f"u{n}@slow.example", next_hop="slow.example", site="mx.slow.example")
-            for n in range(40)
+            a_delivery(port, f"u{n}@slow.example", next_hop="slow.example", site="mx.slow.example") for n in range(40)
         )
         await sender.put(*((delivery, BODY) for delivery in dead))
         await sender.put(*((a_delivery(port, f"u{number}@example.com"), BODY) for number in range(40)))
@@ -115,17 +117,20 @@ async def test_urgent_mail_overtakes_and_bulk_is_not_starved(tmp_path: Path) -> 
 async def test_a_connection_takes_only_mail_of_its_hosts(tmp_path: Path) -> None:
     mx = {"one.example": [(10, "mx1.provider.example")], "two.example": [(10, "mx2.provider.example")]}
     addresses = {"mx1.provider.example": ["127.0.0.1"], "mx2.provider.example": ["127.0.0.2"]}
-    async with scripted() as first, scripted(address="127.0.0.2", port=first.port) as second:
-        async with sending(tmp_path, sender_config(tmp_path), mx=mx, addresses=addresses) as sender:
-            await sender.put(
-                *(
-                    (a_delivery(first.port, f"u@{domain}", next_hop=domain, site="provider"), BODY)
-                    for domain in ("one.example", "two.example") * 10
-                )
+    async with (
+        scripted() as first,
+        scripted(address="127.0.0.2", port=first.port) as second,
+        sending(tmp_path, sender_config(tmp_path), mx=mx, addresses=addresses) as sender,
+    ):
+        await sender.put(
+            *(
+                (a_delivery(first.port, f"u@{domain}", next_hop=domain, site="provider"), BODY)
+                for domain in ("one.example", "two.example") * 10
             )
-            await sender.events(20)
-            assert {taken.recipients[0] for taken in first.taken} == {"RCPT TO:<u@one.example>"}
-            assert {taken.recipients[0] for taken in second.taken} == {"RCPT TO:<u@two.example>"}
+        )
+        await sender.events(20)
+        assert {taken.recipients[0] for taken in first.taken} == {"RCPT TO:<u@one.example>"}
+        assert {taken.recipients[0] for taken in second.taken} == {"RCPT TO:<u@two.example>"}
 
 
 async def test_mail_waits_when_its_source_address_is_missing(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ async def test_loopback_is_refused_outside_tests(tmp_path: Path) -> None:
 async def test_a_drain_leaves_what_is_before_its_dot_in_the_log(tmp_path: Path, stage: str) -> None:
     config = sender_config(tmp_path)
     log = open_log(tmp_path / "log.sqlite", config.log)
-    async with scripted(**{stage: ["silence"]}) as server, sending(tmp_path, config, log=log) as sender:
+    async with scripted({stage: ["silence"]}) as server, sending(tmp_path, config, log=log) as sender:
         await sender.put((a_delivery(server.port, TO), BODY))
         await until(lambda: server.sessions and stage.upper() in "".join(server.sessions[0].lines))
     async with scripted(port=0) as server, sending(tmp_path, config, log=log) as sender:

@@ -40,22 +40,26 @@ async def test_tls_is_used_where_it_is_offered(tmp_path: Path, server_tls: ssl.S
 
 async def test_what_is_injected_before_tls_is_discarded(tmp_path: Path, server_tls: ssl.SSLContext) -> None:
     injected = ["220 go\r\n250-x\r\n250-DSN\r\n250 SIZE 1"]
-    async with scripted(tls=server_tls, ehlo=OFFER, starttls=injected) as server:
-        async with sending(tmp_path, sender_config(tmp_path)) as sender:
-            await sender.put((a_delivery(server.port, TO), BODY))
-            (event,) = await sender.events(1)
-            assert event.type is EventType.DELIVERED, "the injected SIZE 1 would have refused it"
-            assert server.taken[0].mail == "MAIL FROM:<sender@example.org>"
+    async with (
+        scripted(tls=server_tls, ehlo=OFFER, starttls=injected) as server,
+        sending(tmp_path, sender_config(tmp_path)) as sender,
+    ):
+        await sender.put((a_delivery(server.port, TO), BODY))
+        (event,) = await sender.events(1)
+        assert event.type is EventType.DELIVERED, "the injected SIZE 1 would have refused it"
+        assert server.taken[0].mail == "MAIL FROM:<sender@example.org>"
 
 
 @pytest.mark.parametrize("starttls", ["454 4.7.0 not now", "220 go"])
 async def test_opportunistic_mail_goes_in_clear_where_tls_fails(tmp_path: Path, starttls: str) -> None:
     # "220 go" without a TLS server behind it: the handshake fails, and the host is tried once more in clear.
-    async with scripted(ehlo=OFFER[:1], starttls=[starttls]) as server:
-        async with sending(tmp_path, sender_config(tmp_path, timeouts={"starttls_seconds": 2})) as sender:
-            await sender.put((a_delivery(server.port, TO), BODY))
-            (event,) = await sender.events(1)
-            assert (event.type, event.tls) == (EventType.DELIVERED, "")
+    async with (
+        scripted(ehlo=OFFER[:1], starttls=[starttls]) as server,
+        sending(tmp_path, sender_config(tmp_path, timeouts={"starttls_seconds": 2})) as sender,
+    ):
+        await sender.put((a_delivery(server.port, TO), BODY))
+        (event,) = await sender.events(1)
+        assert (event.type, event.tls) == (EventType.DELIVERED, "")
 
 
 @pytest.mark.parametrize(

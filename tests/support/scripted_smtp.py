@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -142,6 +142,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted(
+    script: Mapping[str, list[str]] | None = None,
     *,
     address: str = "127.0.0.1",
     port: int = 0,
@@ -150,8 +151,8 @@ async def scripted(
     unix: str = "",
     **replies: list[str],
 ) -> AsyncIterator[ScriptedServer]:
-    """A server on a free port of `address`, or on a Unix socket."""
-    server = ScriptedServer(replies, tls, lmtp=lmtp)
+    """A server on a free port of `address`, or on a Unix socket. `script` and `replies` say the same."""
+    server = ScriptedServer({**(script or {}), **replies}, tls, lmtp=lmtp)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

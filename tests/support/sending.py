@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ BODY = b"First line.\r\nSecond line.\r\n"
 class TableResolver:
     """Answers from two tables; what is missing does not exist."""
 
-    def __init__(self, mx: dict[str, Sequence[tuple[int, str]]], addresses: dict[str, Sequence[str]]) -> None:
+    def __init__(self, mx: Mapping[str, Sequence[tuple[int, str]]], addresses: Mapping[str, Sequence[str]]) -> None:
         self._mx = mx
         self._addresses = addresses
         self._answers: dict[str, MxAnswer] = {}
@@ -146,8 +146,8 @@ async def sending(
     path: Path,
     config: Config,
     *,
-    mx: dict[str, Sequence[tuple[int, str]]] | None = None,
-    addresses: dict[str, Sequence[str]] | None = None,
+    mx: Mapping[str, Sequence[tuple[int, str]]] | None = None,
+    addresses: Mapping[str, Sequence[str]] | None = None,
     log: Log | None = None,
     shares: int = 1,
     start: bool = True,

@@ -1,5 +1,7 @@
 """Limits merge from wide to narrow, and rates are never exceeded in any window."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from postrail.core.limits import DEFAULT_LIMITS, Limits, Pace, connection_pace, 
 ONE, OTHER = "192.0.2.1", "192.0.2.2"
 
 
-def limits(source: str = ONE, site: str = "mx.example.com", domain: str = "example.com", **config: object) -> Limits:
+def limits(source: str = ONE, site: str = "mx.example.com", domain: str = "example.com", **config: Any) -> Limits:
     return limits_for(DeliveryConfig.model_validate(config), source, site, domain)
 
 
@@ -25,7 +27,7 @@ def test_the_starting_profiles() -> None:
 
 
 def test_the_narrower_rule_wins() -> None:
-    config = {
+    config: dict[str, Any] = {
         "default_limits": {"connections": 1, "messages_per_second": 1},
         "provider_limits": {"gmail": {"connections": 2}},
         "site_limits": {"gmail": {"connections": 3}},
@@ -39,7 +41,7 @@ def test_the_narrower_rule_wins() -> None:
 
 
 def test_one_source_wins_over_all_at_its_level_and_loses_to_the_next() -> None:
-    config = {
+    config: dict[str, Any] = {
         "default_limits": {"connections": 1, "sources": {ONE: {"connections": 2}}},
         "site_limits": {"busy": {"connections": 3, "sources": {ONE: {"messages_per_second": 7}}}},
     }
@@ -56,7 +58,8 @@ def test_one_source_wins_over_all_at_its_level_and_loses_to_the_next() -> None:
     st.lists(st.floats(0, 0.7), min_size=1, max_size=400),
 )
 def test_no_window_holds_more_than_the_limit(events: float, window: float, pauses: list[float]) -> None:
-    pace, now, taken = Pace(events, window), 100.0, []
+    pace, now = Pace(events, window), 100.0
+    taken: list[float] = []
     for pause in pauses:
         now += pause * window
         while len(taken) < 2000 and pace.wait_seconds(now) == 0:

@@ -51,6 +51,10 @@ def ready(*capabilities: str, lmtp: bool = False) -> SmtpClient:
     return machine
 
 
+def awaited(machine: SmtpClient) -> Stage | None:
+    return machine.awaits
+
+
 def begin(machine: SmtpClient, recipients: tuple[Recipient, ...] = ONE) -> list[bytes]:
     return machine.send(Transaction("from@example.org", recipients, 100)).split(b"\r\n")[:-1]
 
@@ -65,10 +69,10 @@ def outcomes(event: Event) -> list[tuple[Stage, int] | None]:
 
 def test_a_session_opens() -> None:
     machine = SmtpClient()
-    assert machine.awaits is Stage.GREETING
+    assert awaited(machine) is Stage.GREETING
     assert say(machine, "220-first", "220 hello") == ([Greeted(Reply(220, "", "first hello"))], b"")
     assert machine.send(Hello("client.example")) == b"EHLO client.example\r\n"
-    assert machine.awaits is Stage.EHLO
+    assert awaited(machine) is Stage.EHLO
     events, _ = say(machine, "250-mx", "250-PIPELINING", "250 SIZE 100")
     assert isinstance(events[0], HelloAccepted)
     assert machine.capabilities.pipelining
@@ -165,17 +169,17 @@ def test_nothing_is_sent_during_the_handshake() -> None:
 def test_a_transaction_with_pipelining() -> None:
     machine = ready("PIPELINING")
     assert begin(machine) == [b"MAIL FROM:<from@example.org>", b"RCPT TO:<one@example.com>", b"DATA"]
-    assert machine.awaits is Stage.MAIL
+    assert awaited(machine) is Stage.MAIL
     assert say(machine, "250 ok")[0] == []
-    assert machine.awaits is Stage.RCPT
+    assert awaited(machine) is Stage.RCPT
     assert say(machine, "250 ok", "354 go")[0] == [ContentWanted()]
     machine.end_content()
-    assert machine.awaits is Stage.CONTENT
+    assert awaited(machine) is Stage.CONTENT
     assert say(machine, "250 2.0.0 queued")[0] == [
         TransactionOver((Outcome(Stage.CONTENT, Reply(250, "2.0.0", "queued")),))
     ]
     assert machine.state is State.READY
-    assert machine.awaits is None
+    assert awaited(machine) is None
 
 
 def test_a_transaction_step_by_step() -> None:
