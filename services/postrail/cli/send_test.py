@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import email.policy
 import smtplib
 import ssl
 import sys
@@ -120,7 +121,7 @@ def _submit(kind: ListenerKind, server: tuple[str, int], message: EmailMessage, 
             client.login(user, password)
         _expect(client.mail(message["From"]))
         _expect(client.rcpt(message["To"]))
-        return _expect(client.data(message.as_bytes()))
+        return _expect(client.data(message.as_bytes(policy=email.policy.SMTP)))
 
 
 def _expect(reply: tuple[int, bytes]) -> str:

@@ -241,7 +241,7 @@ class Connection(SMTP):
         return refusals.closing(refusals.Reason.TIMEOUT, "4.4.2", "Timed out; closing")
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Take up TLS on this connection. Input of before must have been discarded.
+        """Take up TLS on this connection. What came so far is the client's part of the handshake: discard the rest before.
 
         Raises:
             ConnectionEnded: the handshake failed; the connection is closed.
@@ -249,9 +249,16 @@ class Connection(SMTP):
         self.deadline = self.loop.time() + HANDSHAKE_SECONDS + _CLOSE_SECONDS
         self.in_handshake = True
         try:
-            transport = await self.loop.start_tls(
-                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            handshake = self.loop.create_task(
+                self.loop.start_tls(
+                    self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                )
             )
+            await asyncio.sleep(0)  # now TLS has the transport, and nothing more comes here
+            if self.has_input:
+                self.loop.call_soon(self._pass_on, self._input[self._at :])
+                self._input, self._at = b"", 0
+            transport = await handshake
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             self._give_up()
             if isinstance(error, asyncio.CancelledError):
@@ -265,6 +272,12 @@ class Connection(SMTP):
             raise ConnectionEnded
         self.transport = transport
         self.is_tls = True
+
+    def _pass_on(self, data: bytes) -> None:
+        """Give TLS what came before it had the transport: uvloop reads as soon as a connection is made."""
+        receiver: Any = self.transport.get_protocol()
+        receiver.get_buffer(len(data))[: len(data)] = data
+        receiver.buffer_updated(len(data))
 
     def _give_up(self) -> None:
         """After a handshake that failed: nobody else tells this protocol that its connection is lost."""

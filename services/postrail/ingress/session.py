@@ -59,8 +59,6 @@ class SubmissionSession(Transfer):
             return
         metrics.CONNECTION_ACCEPTED.inc()
         self.submitter = self.door.trusted_submitter(self.client_address)
-        if self.door.kind is ListenerKind.SUBMISSIONS:
-            transport.pause_reading()
         self.task = self.loop.create_task(self._handle_client())
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -168,7 +166,6 @@ class SubmissionSession(Transfer):
         self.say(b"220 2.0.0 Ready to start TLS")
         self.flush()
         await self.start_tls(self.desk.tls_context())
-        self.discard_input()
         await self.end_transaction()
         self.helo_name, self.extended = "", False
         self.traces.clear()
