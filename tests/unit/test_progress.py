@@ -77,3 +77,39 @@ def test_every_finished_offset_is_included_and_no_other(order: list[int], finish
         tracker.finish(offset)
     progress = tracker.progress()
     assert {offset for offset in range(12) if progress.includes(offset)} == set(order[:finished])
+
+
+def test_what_was_finished_before_stays_finished() -> None:
+    tracker = Tracker(3, {5, 6, 8})
+    tracker.start(3)
+    tracker.start(4)
+    tracker.finish(3)
+    tracker.finish(4)
+    assert tracker.progress() == Progress(7, frozenset({8}))
+    assert tracker.progress() == Progress(7, frozenset({8})), "a second look changes nothing"
+    tracker.start(7)
+    tracker.start(9)
+    tracker.finish(9)
+    assert tracker.progress() == Progress(7, frozenset({8, 9}))
+    tracker.finish(7)
+    assert tracker.progress() == Progress(10)
+
+
+@given(st.sets(st.integers(0, 15)), st.data())
+def test_a_new_owner_forgets_nothing(before: set[int], data: st.DataObject) -> None:
+    finished = set(before)
+    tracker = Tracker(0, before)
+    waiting = [offset for offset in range(16) if offset not in before]
+    started: list[int] = []
+    while waiting or started:
+        if started and (not waiting or data.draw(st.booleans())):
+            offset = data.draw(st.sampled_from(started))
+            started.remove(offset)
+            tracker.finish(offset)
+            finished.add(offset)
+        else:
+            started.append(waiting.pop(0))
+            tracker.start(started[-1])
+        progress = tracker.progress()
+        assert {offset for offset in range(16) if progress.includes(offset)} >= finished
+        assert not any(map(progress.includes, [*started, *waiting]))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 METADATA_LIMIT_BYTES = 4096
 STOP_FETCHING_AT_BYTES = METADATA_LIMIT_BYTES * 3 // 4
@@ -57,18 +58,22 @@ class Progress:
         return cls(low, above)
 
 
-@dataclass(slots=True)
 class Tracker:
     """Follows one partition's records from delivery to finish, in any order.
 
     `start(offset)` when a record is taken up, in offset order; `finish(offset)` when its outcome is known. Gaps (records
-    that were finished before, or trimmed) are passed over, because only started offsets hold the watermark back.
+    that were trimmed) are passed over, because only started offsets hold the watermark back. What was committed before this
+    tracker took the partition over stays finished.
     """
 
-    low: int
-    _open: dict[int, None] = field(default_factory=dict)
-    _done: set[int] = field(default_factory=set)
-    _next: int = -1
+    __slots__ = ("_done", "_next", "_open", "low")
+
+    def __init__(self, low: int, above: Iterable[int] = ()) -> None:
+        """Go on from a committed progress: all offsets below `low` are finished, and those in `above`."""
+        self.low = low
+        self._open: dict[int, None] = {}
+        self._done = set(above)
+        self._next = -1
 
     def start(self, offset: int) -> None:
         """Take up a record; offsets only grow."""
@@ -82,8 +87,7 @@ class Tracker:
         del self._open[offset]
         first = next(iter(self._open), None)
         if first is None:
-            self.low = self._next
-            self._done.clear()
+            self.low = max(self.low, self._next)
         elif offset > first:
             self._done.add(offset)
         else:
@@ -102,5 +106,7 @@ class Tracker:
     def progress(self) -> Progress:
         """What can be committed now."""
         if self._done:
+            while self.low in self._done:
+                self.low += 1
             self._done = {done for done in self._done if done > self.low}
         return Progress(self.low, frozenset(self._done))

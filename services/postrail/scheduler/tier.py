@@ -61,7 +61,6 @@ class TierReader:
         self._window = Window()
         self._order = count()
         self._trackers: dict[TopicPartition, Tracker] = {}
-        self._before: dict[TopicPartition, frozenset[int]] = {}
         self._paused: set[TopicPartition] = set()
         self._consumer: Consumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -176,7 +175,7 @@ class TierReader:
             for waiting in mine:
                 self._trackers[waiting.partition].finish(waiting.offset)
             touched = {waiting.partition for waiting in mine}
-            commits = [Commit(GROUP, partition, self._progress(partition)) for partition in touched]
+            commits = [Commit(GROUP, partition, self._trackers[partition].progress()) for partition in touched]
             try:
                 await self._log.transact([waiting.append for waiting in mine], commits)
             except Exception as error:
@@ -185,14 +184,6 @@ class TierReader:
                 delay = min(delay * 2, LOG_RETRY_SECONDS[1])
             else:
                 return
-
-    def _progress(self, partition: TopicPartition) -> Progress:
-        now = self._trackers[partition].progress()
-        before = self._before[partition]
-        if not before:
-            return now
-        before = self._before[partition] = frozenset(offset for offset in before if offset > now.low)
-        return Progress(now.low, now.above | before)
 
     def _pause_and_resume(self, consumer: Consumer) -> None:
         """Read no further of a partition whose oldest waiting record is too far behind its newest."""
@@ -219,13 +210,11 @@ class TierReader:
         committed = await self._log.committed(GROUP, [self._topic])
         for partition in partitions:
             progress = committed.get(partition, Progress(0))
-            self._trackers[partition] = Tracker(progress.low)
-            self._before[partition] = progress.above
+            self._trackers[partition] = Tracker(progress.low, progress.above)
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Forget what waits here: its next owner reads it again."""
         for partition in partitions:
             self._trackers.pop(partition, None)
-            self._before.pop(partition, None)
             self._paused.discard(partition)
         self._window.forget(set(partitions))

@@ -123,7 +123,7 @@ class Intake:
         committed = await self._log.committed(self.name, self._topics)
         for name in partitions:
             progress = committed.get(name, Progress(0))
-            self.partitions[name] = Partition(self.name, name, Tracker(progress.low), progress.above)
+            self.partitions[name] = Partition(self.name, name, Tracker(progress.low, progress.above))
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
         for name in partitions:

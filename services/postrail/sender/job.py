@@ -16,23 +16,17 @@ class Partition:
     """One partition of an outbound topic, and what of it is finished.
 
     Attributes:
-        before: offsets that were finished before this process took the partition over.
         jobs: by offset, oldest first: all that is taken up and whose outcome is not durable.
     """
 
     group: str
     name: TopicPartition
     tracker: Tracker
-    before: frozenset[int] = frozenset()
     jobs: dict[int, Job] = field(default_factory=dict)
 
     def progress(self) -> Progress:
         """What can be committed now."""
-        progress = self.tracker.progress()
-        if self.before:
-            self.before = frozenset(offset for offset in self.before if offset > progress.low)
-            return Progress(progress.low, progress.above | self.before)
-        return progress
+        return self.tracker.progress()
 
 
 @dataclass(slots=True, eq=False)

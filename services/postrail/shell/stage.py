@@ -391,7 +391,7 @@ class Stage:
         committed = await self._log.committed(self._group, sorted({partition.topic for partition in partitions}))
         for name in partitions:
             progress = committed.get(name, Progress(0))
-            self._partitions[name] = Partition(name, Tracker(progress.low), progress.above)
+            self._partitions[name] = Partition(name, Tracker(progress.low, progress.above))
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Commit what is finished of them; what is not, their next owner does again."""

@@ -18,24 +18,16 @@ from postrail.log.progress import Progress, Tracker
 
 @dataclass(slots=True, eq=False)
 class Partition:
-    """What is under way of one assigned partition. `before`: finished above the watermark when it was assigned."""
+    """What is under way of one assigned partition."""
 
     name: TopicPartition
     tracker: Tracker
-    before: frozenset[int]
     revoked: bool = False
     paused: bool = False
 
     def progress(self) -> Progress:
-        """What can be committed now, what was finished before the assignment included."""
-        now = self.tracker.progress()
-        if not self.before:
-            return now
-        finished, low = now.above | self.before, now.low
-        while low in finished:
-            low += 1
-        self.before = frozenset([offset for offset in self.before if offset > low])
-        return Progress(low, frozenset([offset for offset in finished if offset > low]))
+        """What can be committed now."""
+        return self.tracker.progress()
 
 
 class KeptBack:
