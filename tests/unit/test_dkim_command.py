@@ -54,7 +54,7 @@ def test_generate_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (("--bits", "1024"), "2048 to 4096"),
         (("--selector", "a b"), "selector"),
-        (("--directory", "/nonexistent", "--algorithm", "ed25519"), "No such file"),
+        (("--directory", "missing/keys", "--algorithm", "ed25519"), "No such file"),
     ],
 )
 def test_generate_says_what_is_wrong(
