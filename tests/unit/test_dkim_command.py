@@ -54,7 +54,7 @@ def test_generate_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (("--bits", "1024"), "2048 to 4096"),
         (("--selector", "a b"), "selector"),
-        (("--directory", "missing/keys", "--algorithm", "ed25519"), "No such file"),
+        (("--directory", "a-file/keys", "--algorithm", "ed25519"), "Not a directory"),
     ],
 )
 def test_generate_says_what_is_wrong(
@@ -65,6 +65,7 @@ def test_generate_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
     assert run("generate", "example.com", *arguments) == 1
     assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
