@@ -52,7 +52,7 @@ def run_init(args: argparse.Namespace) -> int:
         return 1
     print(
         f"{args.file} is written. Next:\n"
-        f"  1. postrail dkim generate {args.domain} --selector mail1 --algorithm rsa --directory keys   # publish the record it prints\n"
+        f"  1. postrail dkim generate {args.domain} --selector mail1 --algorithm rsa --directory keys  # publish what it prints\n"
         "  2. postrail password-hash                                # into submitters.password_hash\n"
         f"  3. edit {args.file}: certificate, source addresses, domains\n"
         f"  4. postrail config check --config {args.file}\n"
