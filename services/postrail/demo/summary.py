@@ -161,7 +161,7 @@ def _next_steps(outcome: Outcome, folder: Path | None) -> list[str]:
     if folder is None:
         return [
             "To look around afterwards, keep the folder: postrail demo --keep DIR",
-            "To run it for your own domain: postrail init DIR; then read docs/ of the source.",
+            "To run it for your own domain: postrail init FILE; then read docs/ of the source.",
         ]
     config = folder / "postrail.yaml"
     example = next(iter(outcome.message_ids), "ID")
