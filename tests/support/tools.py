@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 DEBIAN_PACKAGES = {
+    "cc": "gcc libc6-dev",
     "dig": "bind9-dnsutils",
     "dkimproxy-verify": "libmail-dkim-perl",
     "dovecot": "dovecot-core dovecot-lmtpd",
