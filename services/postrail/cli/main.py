@@ -7,12 +7,14 @@ not there; 75: try again later; 78: the configuration is wrong (sysexits.h).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import postrail
 from postrail.cli import configure, demo, dkim, explain, queue, send_test, services, trace, up
+from postrail.shell import openssl_cpu
 
 EXIT_USAGE = 64
 
@@ -36,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     args = parser().parse_args(argv)
+    if argv is None and args.command == "up":
+        _choose_rsa_routine()
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -43,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _choose_rsa_routine() -> None:
+    """Start this process again with OpenSSL's faster routine, where there is one that it would not choose itself."""
+    value = openssl_cpu.setting(os.environ, openssl_cpu.read_cpu_info())
+    if value is not None:
+        os.environ[openssl_cpu.VARIABLE] = value
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # our own arguments
 
 
 if __name__ == "__main__":
