@@ -30,6 +30,7 @@ def parse(data: bytes) -> list[ParsedReply]:
         (b"550 4.2.2 contradicts\r\n", Reply(550, "4.2.2", "contradicts")),
         (b"250 2.1.50000 no code\r\n", Reply(250, "", "2.1.50000 no code")),
         (b"451 a\x00b\x1b[31m\r\n", Reply(451, "", "a b [31m")),
+        ("451 a\x9b2Jb\u2028c\u202ed\r\n".encode(), Reply(451, "", "a 2Jb c d")),
         ("250 grüße\r\n".encode(), Reply(250, "", "grüße")),
         (b"250 \xff\r\n", Reply(250, "", "�")),
     ],

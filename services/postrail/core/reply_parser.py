@@ -18,7 +18,6 @@ MAX_TEXT_CHARACTERS = 1024
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ \-])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:\s+|$)")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class RemoteProtocolError(Exception):
@@ -92,5 +91,10 @@ class ReplyParser:
             raise RemoteProtocolError(f"a reply has more than {MAX_LINES} lines")
         self._code = code
         text = (match[3] or b"").decode("utf-8", "replace")
-        self._lines.append(text.strip() if text.isprintable() else _UNPRINTABLE.sub(" ", text).strip())
+        self._lines.append((text if text.isprintable() else _printable(text)).strip())
         return match[2] != b"-"
+
+
+def _printable(text: str) -> str:
+    """With a space for each character that could break a line or command a terminal: controls (also C1), bidirectional marks."""
+    return "".join([character if character.isprintable() else " " for character in text])
