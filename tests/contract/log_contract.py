@@ -134,6 +134,21 @@ class LogContract:
         assert again.body is not None
         assert await again.body.load() == b"content"
 
+    async def test_what_a_value_encodes_may_come_with_it_and_is_never_stored(
+        self, log: Log, log_factory: LogFactory
+    ) -> None:
+        meaning = object()
+        consumer = await log.consumer(["accepted.bulk"], "signing")
+        await log.append([Append("accepted.bulk", b"a", b"1", None, meaning), Append("accepted.bulk", b"a", b"2")])
+        first, second = await read(consumer, 2)
+        assert (first.value, second.value) == (b"1", b"2")
+        assert first.decoded in (None, meaning)
+        assert second.decoded is None
+        await log.close()
+        log = await log_factory.open()
+        again = await read(await log.consumer(["accepted.bulk"], "signing"), 2)
+        assert [(record.value, record.decoded) for record in again] == [(b"1", None), (b"2", None)]
+
     async def test_an_empty_body_is_not_no_body(self, log: Log) -> None:
         await log.append([Append("accepted.bulk", b"a", b"1", b"")])
         [record] = await read(await log.consumer(["accepted.bulk"], "signing"), 1)

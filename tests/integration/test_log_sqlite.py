@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from postrail.core.config import LogConfig
-from postrail.log.interface import Log
+from postrail.log.interface import Append, Log
 from postrail.log.sqlite import SqliteLog, open_log
 from tests.contract.log_contract import LogContract
 
@@ -39,3 +39,13 @@ class TestSqliteLog(LogContract):
         yield files
         for log in files.opened:
             await log.close()
+
+    async def test_a_reader_that_keeps_up_gets_the_object_and_one_that_comes_later_does_not(self, log: Log) -> None:
+        meaning = object()
+        prompt = await log.consumer(["accepted.bulk"], "signing")
+        await log.append([Append("accepted.bulk", b"a", b"1", None, meaning)])
+        late = await log.consumer(["accepted.bulk"], "audit")
+        [record] = await prompt.poll(10, 5.0)
+        assert record.decoded is meaning
+        [record] = await late.poll(10, 5.0)
+        assert record.decoded is None

@@ -114,7 +114,7 @@ class MemoryLog:
         if self.fail_next:
             raise self.fail_next.pop(0)
         positions = []
-        for topic, key, value, body in appends:
+        for topic, key, value, body, _ in appends:
             stored = self.topics.setdefault(topic, [])
             kept: Body | None = MemoryBody(body) if isinstance(body, bytes) else body
             stored.append(Record(topic, 0, len(stored), key, value, kept, time.time()))

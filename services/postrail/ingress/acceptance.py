@@ -148,7 +148,11 @@ class Acceptance:
             positions = await self._context.log.append(
                 [
                     Append(
-                        topics.laned(topics.ACCEPTED, envelope.lane), key, codec.encode_message(message), content.body
+                        topics.laned(topics.ACCEPTED, envelope.lane),
+                        key,
+                        codec.encode_message(message),
+                        content.body,
+                        message,
                     ),
                     Append(topics.EVENTS, key, codec.encode_event(event)),
                 ]

@@ -63,17 +63,25 @@ class Body(Protocol):
 
 
 class Append(NamedTuple):
-    """A record to be appended. `key` picks the partition; `body` is raw bytes when new, or a record's `Body`."""
+    """A record to be appended. `key` picks the partition; `body` is raw bytes when new, or a record's `Body`.
+
+    `decoded` is the immutable object that `value` encodes, for readers that come soon (`Record.decoded`); never stored.
+    """
 
     topic: str
     key: bytes
     value: bytes
     body: bytes | Body | None = None
+    decoded: object | None = None
 
 
 @dataclass(slots=True)
 class Record:
-    """A record as read. `appended_at` is Unix time in seconds."""
+    """A record as read. `appended_at` is Unix time in seconds.
+
+    `decoded` is the object that came with the append where the log still has it in memory, otherwise None: then decode
+    `value`. A log that keeps nothing in memory never has it.
+    """
 
     topic: str
     partition: int
@@ -82,6 +90,7 @@ class Record:
     value: bytes
     body: Body | None
     appended_at: float
+    decoded: object | None = None
 
 
 class Commit(NamedTuple):

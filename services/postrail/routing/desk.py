@@ -27,6 +27,7 @@ from postrail.log.interface import Append, Record
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.wire import codec
+from postrail.wire.input import delivery_of, message_of
 from postrail.wire.output import appends, event_append
 
 LOG = logs.logger("routing")
@@ -71,7 +72,7 @@ class RoutingDesk:
             UndecodableRecord: the record is no message (signed) or delivery (due).
         """
         again = record.topic in _DUE
-        delivery = codec.decode_delivery(record.value) if again else _whole(codec.decode_message(record.value))
+        delivery = delivery_of(record) if again else _whole(message_of(record))
         if self._clock() >= delivery.envelope.expires_at:
             return self._expire(delivery, record)
         hops: dict[str, Hop | Failure] = {}
@@ -156,7 +157,7 @@ class RoutingDesk:
             delivery.delay_notified,
         )
         topic = self._topic(route.pool, route.group, envelope.lane)
-        output.append(Append(topic, route.key, codec.encode_delivery(outbound), record.body))
+        output.append(Append(topic, route.key, codec.encode_delivery(outbound), record.body, outbound))
         self._counters[route.kind, route.group].inc()
         if route != delivery.route:
             output.append(event_append(_routed(outbound, now)))

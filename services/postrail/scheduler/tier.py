@@ -22,6 +22,7 @@ from postrail.scheduler.window import Waiting, Window
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.wire import codec
+from postrail.wire.input import deferred_of
 
 LOG = logs.logger("scheduler")
 
@@ -134,13 +135,14 @@ class TierReader:
         self._trackers[partition].start(record.offset)
         now = self._clock()
         try:
-            deferred = codec.decode_deferred(record.value)
+            deferred = deferred_of(record)
         except codec.UndecodableRecord as error:
             due_at, append = now, self._dead_letter(record, str(error), now)
         else:
             due_at = deferred.due_at
             topic = topics.laned(topics.DUE, deferred.delivery.envelope.lane)
-            append = Append(topic, record.key, codec.encode_delivery(deferred.delivery), record.body)
+            value = codec.encode_delivery(deferred.delivery)
+            append = Append(topic, record.key, value, record.body, deferred.delivery)
         latest = time.monotonic() + min(max(due_at - now, 0.0), self._tier_seconds)
         self._window.add(Waiting(due_at, next(self._order), latest, partition, record.offset, append))
 

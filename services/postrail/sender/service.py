@@ -29,6 +29,7 @@ from postrail.sender.targets import NextHop, TargetFinder
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.wire import codec
+from postrail.wire.input import delivery_of
 
 LOG = logs.logger("sender")
 
@@ -171,7 +172,7 @@ class SenderService:
             intake.held += 1
             self._held += 1
             try:
-                delivery = codec.decode_delivery(record.value)
+                delivery = delivery_of(record)
                 route = delivery.route
                 if route is None:
                     raise codec.UndecodableRecord("a delivery without a route")

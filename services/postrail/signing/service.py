@@ -22,7 +22,8 @@ from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.shell.stage import NotReady, Stage
 from postrail.signing.keys import Key, KeyRing, KeyUnavailable
-from postrail.wire.codec import decode_message, encode_message
+from postrail.wire.codec import encode_message
+from postrail.wire.input import message_of
 
 LOG = logs.logger("signing")
 
@@ -72,7 +73,7 @@ class SigningService:
         return self._stage.problem()
 
     def _handle(self, record: Record) -> Sequence[Append] | Awaitable[Sequence[Append]]:
-        message = decode_message(record.value)
+        message = message_of(record)
         fields = header_block.fields(message.header_block)
         domain = self._signing_domain(message.envelope, fields)
         if domain is None:
@@ -154,8 +155,9 @@ class SigningService:
             signatures.append(dkim.signed_field(unsigned, key.sign(header.digest(unsigned))))
         SIGNED.inc()
         block = b"".join([*signatures, message.header_block])
-        return _signed(record, message, encode_message(Message(message.envelope, block, message.blob)))
+        signed = Message(message.envelope, block, message.blob)
+        return _signed(record, signed, encode_message(signed))
 
 
 def _signed(record: Record, message: Message, value: bytes) -> Append:
-    return Append(topics.laned(topics.SIGNED, message.envelope.lane), record.key, value, record.body)
+    return Append(topics.laned(topics.SIGNED, message.envelope.lane), record.key, value, record.body, message)

@@ -26,12 +26,12 @@ def appends(settlement: Settlement, body: bytes | Body | None) -> list[Append]:
     records = [event_append(event) for event in settlement.events]
     for tier_seconds, waiting in settlement.deferred:
         key = waiting.delivery.envelope.message_id.encode()
-        records.append(Append(deferred(tier_seconds), key, codec.encode_deferred(waiting), body))
+        records.append(Append(deferred(tier_seconds), key, codec.encode_deferred(waiting), body, waiting))
     for notice in settlement.notices:
         envelope = notice.message.envelope
         key = envelope.message_id.encode()
         value = codec.encode_message(notice.message)
-        records.append(Append(laned(ACCEPTED, envelope.lane), key, value, notice.body))
+        records.append(Append(laned(ACCEPTED, envelope.lane), key, value, notice.body, notice.message))
         records.append(event_append(_accepted(notice.message)))
     return records
 

@@ -88,7 +88,7 @@ class Group:
         self.entries: list[Entry] = []
         self.trimmed: Trimmed | None = None
         self._rows: list[RecordRow] = []
-        self._placed: list[tuple[Partition, SqliteBody | None]] = []
+        self._placed: list[tuple[Partition, SqliteBody | None, object]] = []
         self._bodies: list[SqliteBody] = []
         self._touched: dict[Partition, None] = {}
         self._joins: list[tuple[str, Partition]] = []
@@ -120,7 +120,7 @@ class Group:
         rows, placed, pick, now = self._rows, self._placed, self._topics.pick, self._now
         new: dict[int, SqliteBody] = {}
         sequence = self.sequence
-        for topic, key, value, content in appends:
+        for topic, key, value, content, decoded in appends:
             partition = pick(topic, key)
             offset = partition.next
             partition.next = offset + 1
@@ -133,7 +133,7 @@ class Group:
                 body = content if isinstance(content, SqliteBody) and not content.gone else self._body(content, new)
                 body_id, size = body.id, body.size_bytes
             rows.append((sequence, partition.id, offset, now, key, value, body_id, size, partition.traced))
-            placed.append((partition, body))
+            placed.append((partition, body, decoded))
             sequence += 1
         self.sequence = sequence
 
@@ -173,10 +173,10 @@ class Group:
             partition.stored = True
             partition.durable = partition.next
             by_id[partition.id] = partition
-        for (partition, content), row in zip(self._placed, self._rows, strict=True):
+        for (partition, content, decoded), row in zip(self._placed, self._rows, strict=True):
             if partition.cursors:
                 topic, number = partition.where
-                record = Record(topic, number, row[2], row[4], row[5], content, row[3])
+                record = Record(topic, number, row[2], row[4], row[5], content, row[3], decoded)
                 for cursor in partition.cursors:
                     cursor.push(record)
         for group, partition in self._joins:

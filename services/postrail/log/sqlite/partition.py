@@ -20,7 +20,7 @@ TRACED = frozenset({EVENTS, DEAD_LETTERS})
 """Topics whose records are looked up by key."""
 
 RECORD_OVERHEAD_BYTES = 400
-"""What a record in memory takes beside its value, about."""
+"""What a record in memory takes beside its value, about; the object that the value encodes takes as much again."""
 
 BUFFER_RECORDS = 2000
 """A consumer that lets more wait in memory reads the rest from the file, and leaves the room to others."""
@@ -48,6 +48,11 @@ class Partition:
     def finished(self) -> int:
         """Below this every group has finished; 0 when no group ever joined."""
         return max(0, min(self.groups.values(), default=0))
+
+
+def _held_bytes(record: Record) -> int:
+    size = len(record.value) + RECORD_OVERHEAD_BYTES
+    return size if record.decoded is None else 2 * size
 
 
 class HotBudget:
@@ -83,7 +88,7 @@ class Cursor:
             return False
         self.buffer.append(record)
         self.fetched += 1
-        budget.used_bytes += len(record.value) + RECORD_OVERHEAD_BYTES
+        budget.used_bytes += _held_bytes(record)
         return True
 
     def ready(self) -> bool:
@@ -104,7 +109,7 @@ class Cursor:
             else:
                 for _ in range(limit - len(taken)):
                     taken.append(self.buffer.popleft())
-        self.budget.used_bytes -= sum([len(record.value) for record in taken]) + len(taken) * RECORD_OVERHEAD_BYTES
+        self.budget.used_bytes -= sum(map(_held_bytes, taken))
         return taken
 
     def lag(self) -> int:
@@ -114,8 +119,7 @@ class Cursor:
 
     def drop(self) -> None:
         """Forget what waits; the cursor is not used any more."""
-        waiting = len(self.buffer) * RECORD_OVERHEAD_BYTES + sum(len(record.value) for record in self.buffer)
-        self.budget.used_bytes -= waiting
+        self.budget.used_bytes -= sum(map(_held_bytes, self.buffer))
         self.buffer.clear()
         if self in self.partition.cursors:
             self.partition.cursors.remove(self)
@@ -131,8 +135,9 @@ class Cursor:
                     skip.discard(offset)
                     continue
                 body = None if body_id is None else bodies.known(body_id, body_bytes)
-                self.buffer.append(Record(topic, number, offset, key, value, body, appended_at))
-                self.budget.used_bytes += len(value) + RECORD_OVERHEAD_BYTES
+                record = Record(topic, number, offset, key, value, body, appended_at)
+                self.buffer.append(record)
+                self.budget.used_bytes += _held_bytes(record)
             self.fetched = rows[-1][0] + 1 if len(rows) == PAGE_RECORDS else partition.durable
             if self.fetched >= partition.durable:
                 skip.clear()
