@@ -1,16 +1,17 @@
 """One connection of a submitter: bytes in, bytes out, and when it ends. Built on aiosmtpd's SMTP, with its readers replaced.
 
 aiosmtpd reads content line by line and holds it all, lets a false end of data through, and answers each command with a
-write of its own. Here input is a buffer that the session's one task takes from, replies leave together when it is empty,
-and a deadline is a number that the service's one sweep compares: no timer and no task for a wait. Kept from aiosmtpd are
-the AUTH exchanges. Owns no command; those are in `session`.
+write of its own. Here input is a buffer that is answered from in the transport's own call (`answer`); the session's one
+task is woken only for what must wait. Replies leave together when the buffer is empty, and a deadline is a number that
+the service's one sweep compares: no timer and no task for a wait. Kept from aiosmtpd are the AUTH exchanges. Owns no
+command; those are in `session`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
@@ -20,7 +21,7 @@ from postrail.core.refusals import Refused
 
 MAX_LINE_BYTES: Final = 12_288  # RFC 4954 §4: the longest line of an AUTH exchange; others are shorter
 _PAUSE_READING_BYTES: Final = 256 << 10
-_NEVER: Final = float("inf")
+NEVER: Final = float("inf")
 _CLOSE_SECONDS: Final = 5.0
 _LINGER_BYTES: Final = 1 << 20
 HANDSHAKE_SECONDS: Final = 20.0
@@ -57,7 +58,7 @@ class Connection(SMTP):
         self.session = Session(loop)
         self.transport: Any = None
         self._reader: Any = _Lines(self.read_line)
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.timeout_seconds = 300.0
         self.is_idle = False
         self.is_lost = False
@@ -66,6 +67,8 @@ class Connection(SMTP):
         self.in_handshake = False
         self._input = b""
         self._at = 0
+        self._searched_bytes = 0
+        self._is_too_long = False
         self._out: list[bytes] = []
         self._linger_bytes = _LINGER_BYTES
         self._eof = False
@@ -73,6 +76,7 @@ class Connection(SMTP):
         self._writing_paused = False
         self._input_waiter: asyncio.Future[None] | None = None
         self._output_waiter: asyncio.Future[None] | None = None
+        self._work_waiter: asyncio.Future[Awaitable[None]] | None = None
 
     # asyncio.Protocol
 
@@ -87,13 +91,15 @@ class Connection(SMTP):
         else:
             self._input = data
         self._at = 0
-        if len(self._input) > _PAUSE_READING_BYTES and not self._reading_paused:
+        self._serve()
+        if not self._reading_paused and len(self._input) - self._at > _PAUSE_READING_BYTES:
             self._reading_paused = True
             self.transport.pause_reading()
         _wake(self._input_waiter)
 
     def eof_received(self) -> bool:
         self._eof = True
+        self._serve()
         _wake(self._input_waiter)
         # Half-closed is fine in the clear: what was sent is still answered.
         return not self.is_tls and not self.is_ended
@@ -107,7 +113,50 @@ class Connection(SMTP):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self._serve()
         _wake(self._output_waiter)
+
+    # Service
+
+    def answer(self) -> Awaitable[None] | None:
+        """Deal with the input that waits, and set the deadline for more of it; `session` does.
+
+        Returns:
+            What must be awaited before there is more to be done; None when all was dealt with.
+        """
+        raise NotImplementedError
+
+    async def until_work(self) -> Awaitable[None]:
+        """Let input be answered as it comes, until there is something to await: that. Raises ConnectionEnded."""
+        self.flush()
+        self._require_open()
+        if self._eof:
+            raise ConnectionEnded
+        self._resume_reading()
+        waiter: asyncio.Future[Awaitable[None]] = self.loop.create_future()
+        self._work_waiter = waiter
+        try:
+            return await waiter
+        finally:
+            self._work_waiter = None
+
+    def _serve(self) -> None:
+        """Answer here and now where the task waits in `until_work`; not while the client does not read its replies."""
+        waiter = self._work_waiter
+        if waiter is None or waiter.done() or self._writing_paused:
+            return
+        try:
+            work = self.answer()
+        except Exception as error:
+            waiter.set_exception(error)
+            return
+        if work is not None:
+            waiter.set_result(work)
+            return
+        self.flush()
+        self._resume_reading()
+        if self._eof and not waiter.done():
+            waiter.set_exception(ConnectionEnded())
 
     # Input
 
@@ -123,28 +172,40 @@ class Connection(SMTP):
             Refused: 500 5.5.2, the line is too long; it has been passed over.
             ConnectionEnded: there is none.
         """
-        searched = 0
-        deadline = 0.0
-        too_long = False
-        while True:
-            end = self._input.find(b"\n", self._at + searched)
-            if end >= 0:
-                line = self._input[self._at : end + 1]
-                self._at = end + 1
-                if too_long or len(line) > MAX_LINE_BYTES:
-                    raise refusals.unreadable("Line too long")
-                return line
-            searched = len(self._input) - self._at
-            if searched > MAX_LINE_BYTES:
-                too_long, searched = True, 0
-                self._input, self._at = b"", 0
-            deadline = deadline or self.loop.time() + self.timeout_seconds
+        deadline = self.loop.time() + self.timeout_seconds
+        while (line := self.next_line()) is None:
             await self.more(deadline)
+        return line
+
+    def next_line(self) -> bytes | None:
+        """The next line, with its line end; None when the whole of it has not come yet.
+
+        Raises:
+            Refused: 500 5.5.2, the line is too long; it has been passed over.
+        """
+        end = self._input.find(b"\n", self._at + self._searched_bytes) + 1
+        if not end:
+            self._searched_bytes = len(self._input) - self._at
+            if self._searched_bytes > MAX_LINE_BYTES:
+                self._is_too_long = True
+                self.discard_input()
+            return None
+        line = self._input[self._at : end]
+        self._at = end
+        self._searched_bytes = 0
+        if self._is_too_long or len(line) > MAX_LINE_BYTES:
+            self._is_too_long = False
+            raise refusals.unreadable("Line too long")
+        return line
 
     async def take(self, deadline: float) -> bytes:
         """All input that waits; waits for some if there is none. Raises ConnectionEnded."""
         if self._at >= len(self._input):
             await self.more(deadline)
+        return self.take_input()
+
+    def take_input(self) -> bytes:
+        """All input that waits."""
         data = self._input[self._at :] if self._at else self._input
         self._input, self._at = b"", 0
         return data
@@ -157,16 +218,14 @@ class Connection(SMTP):
     def discard_input(self) -> bool:
         """Forget what waits; whether there was any."""
         waited = self.has_input
-        self._input, self._at = b"", 0
+        self._input, self._at, self._searched_bytes = b"", 0, 0
         return waited
 
     async def more(self, deadline: float) -> None:
         """Send what is to be sent, and wait until more has come. Raises ConnectionEnded."""
         self.flush()
         self._require_open()
-        if self._reading_paused and len(self._input) - self._at <= _PAUSE_READING_BYTES:
-            self._reading_paused = False
-            self.transport.resume_reading()
+        self._resume_reading()
         had = len(self._input) - self._at
         self.deadline = deadline
         try:
@@ -178,7 +237,7 @@ class Connection(SMTP):
                 await self._input_waiter
         finally:
             self._input_waiter = self._output_waiter = None
-            self.deadline = _NEVER
+            self.deadline = NEVER
         self._require_open()
         if self._eof and len(self._input) - self._at == had:
             raise ConnectionEnded
@@ -218,15 +277,18 @@ class Connection(SMTP):
             if self.transport is not None:
                 if lingers and not self.is_lost and not self._eof and self.transport.can_write_eof():
                     self.transport.write_eof()
+                    self.discard_input()
                     self._resume_reading()
                 else:
                     self.transport.close()
         self.deadline = self.loop.time() + _CLOSE_SECONDS
         _wake(self._input_waiter)
         _wake(self._output_waiter)
+        if self._work_waiter is not None and not self._work_waiter.done():
+            self._work_waiter.set_exception(ConnectionEnded())
 
     def _resume_reading(self) -> None:
-        if self._reading_paused:
+        if self._reading_paused and len(self._input) - self._at <= _PAUSE_READING_BYTES:
             self._reading_paused = False
             self.transport.resume_reading()
 
@@ -266,7 +328,7 @@ class Connection(SMTP):
             raise ConnectionEnded from error
         finally:
             self.in_handshake = False
-        self.deadline = _NEVER
+        self.deadline = NEVER
         if transport is None or self.is_ended or self.transport.is_closing():
             self._give_up()
             raise ConnectionEnded

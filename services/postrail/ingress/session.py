@@ -1,6 +1,7 @@
 """The commands of one submission session (RFC 5321, 6409), in the order in which a client gives them.
 
-Owns the state of the session and of its mail transaction, and answers each command. Decisions are core's (`submission`,
+Owns the state of the session and of its mail transaction, and answers each command: at once where nothing must be waited
+for (a plain method), by its task otherwise (a coroutine). Decisions are core's (`submission`,
 `esmtp_parameters`, `data_reader`); bytes and deadlines are `connection`'s; AUTH is `authentication`'s; what happens at the
 final dot is `acceptance`'s.
 """
@@ -20,7 +21,7 @@ from postrail.core.esmtp_parameters import mail_parameters, rcpt_parameters
 from postrail.core.records import Recipient
 from postrail.core.refusals import Reason, Refused
 from postrail.ingress import metrics
-from postrail.ingress.connection import ConnectionEnded
+from postrail.ingress.connection import NEVER, ConnectionEnded
 from postrail.ingress.reception import Door
 from postrail.ingress.transfer import OpenTransaction, Transfer
 from postrail.shell import logs
@@ -71,9 +72,10 @@ class SubmissionSession(Transfer):
             if self.door.kind is ListenerKind.SUBMISSIONS:
                 await self.start_tls(self.desk.tls_context())
             self.say(b"220 " + self.desk.hostname + b" ESMTP Postrail")
-            while not self.is_ended:
+            while True:
+                work = self.answer() or await self.until_work()
                 try:
-                    await self._command()
+                    await work
                 except Refused as refused:
                     self.refuse(refused)
         except ConnectionEnded:
@@ -112,13 +114,37 @@ class SubmissionSession(Transfer):
 
     # Commands
 
-    async def _command(self) -> None:
-        if self.desk.is_draining:
-            raise refusals.closing(Reason.SHUTDOWN, "4.3.2", "Shutting down; try again")
-        self.is_idle = True
-        line = await self.read_line()
+    def answer(self) -> Awaitable[None] | None:
+        """Take commands and content until one must be awaited, or all input is used up."""
         self.is_idle = False
-        if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
+        work = None
+        while work is None and not self.is_ended:
+            try:
+                if self.incoming is not None:
+                    if not self.has_input:
+                        self.deadline = self.content_deadline()
+                        return None
+                    work = self.receive(self.incoming)
+                elif self.desk.is_draining:
+                    raise refusals.closing(Reason.SHUTDOWN, "4.3.2", "Shutting down; try again")
+                else:
+                    line = self.next_line()
+                    if line is None:
+                        self.is_idle = True
+                        if self.deadline == NEVER:  # the whole line must come within the time
+                            self.deadline = self.loop.time() + self.timeout_seconds
+                        return None
+                    self.deadline = NEVER
+                    work = self._command(line)
+            except Refused as refused:
+                self.deadline = NEVER
+                self.refuse(refused)
+        if work is not None:
+            self.deadline = NEVER
+        return work
+
+    def _command(self, line: bytes) -> Awaitable[None] | None:
+        if line[-2:] != b"\r\n" or line.find(b"\r") != len(line) - 2:
             raise refusals.unreadable("Lines end in CR LF; bare CR and LF are not accepted")
         if b"\0" in line:
             raise refusals.unreadable("NUL is not accepted")
@@ -129,12 +155,12 @@ class SubmissionSession(Transfer):
         if len(line) > MAX_COMMAND_BYTES and command is not SubmissionSession.smtp_AUTH:
             raise refusals.unreadable("Line too long")
         try:
-            text = argument.decode("ascii" if argument.isascii() else "utf-8").strip(" \t")
+            text = argument.decode().strip(" \t")
         except UnicodeDecodeError:
             raise refusals.unreadable("The command is not valid UTF-8") from None
         if command is SubmissionSession.smtp_AUTH and self.transaction is not None:
             raise refusals.bad_sequence("AUTH is not allowed during a mail transaction")
-        await command(self, text)
+        return command(self, text)
 
     async def smtp_HELO(self, hostname: str) -> None:
         await self._greet(hostname, extended=False)
@@ -170,8 +196,7 @@ class SubmissionSession(Transfer):
         self.helo_name, self.extended = "", False
         self.traces.clear()
 
-    async def smtp_MAIL(self, arg: str | None) -> None:
-        arg = arg or ""
+    def smtp_MAIL(self, arg: str) -> None:
         if not self.helo_name:
             raise refusals.bad_sequence("Say EHLO first")
         submitter = self.require_submitter()
@@ -191,8 +216,7 @@ class SubmissionSession(Transfer):
         self.transaction = OpenTransaction(submitter, reverse_path, parameters)
         self.say(b"250 2.1.0 Ok")
 
-    async def smtp_RCPT(self, arg: str | None) -> None:
-        arg = arg or ""
+    def smtp_RCPT(self, arg: str) -> None:
         transaction = self.require_transaction()
         if transaction.content is not None:
             raise refusals.bad_sequence("BDAT has begun")
@@ -213,13 +237,13 @@ class SubmissionSession(Transfer):
         await self.end_transaction()
         self.say(b"250 2.0.0 Ok")
 
-    async def smtp_NOOP(self, arg: str) -> None:
+    def smtp_NOOP(self, arg: str) -> None:
         self.say(b"250 2.0.0 Ok")
 
-    async def smtp_HELP(self, arg: str) -> None:
+    def smtp_HELP(self, arg: str) -> None:
         self.say(b"214 2.0.0 Mail submission: RFC 6409, RFC 5321")
 
-    async def smtp_VRFY(self, arg: str) -> None:
+    def smtp_VRFY(self, arg: str) -> None:
         self.require_submitter()
         if not arg:
             raise refusals.syntax("Syntax: VRFY address", "5.5.4")
@@ -228,14 +252,14 @@ class SubmissionSession(Transfer):
     async def smtp_EXPN(self, arg: str) -> None:
         raise Refused(Reason.SYNTAX, 502, "5.5.1", "EXPN is not offered")
 
-    async def smtp_QUIT(self, arg: str) -> None:
+    def smtp_QUIT(self, arg: str) -> None:
         if arg:
             raise refusals.syntax("QUIT takes no argument", "5.5.4")
         self.say(b"221 2.0.0 Bye")
         self.end()
 
 
-_COMMANDS: Final[dict[bytes, Callable[[SubmissionSession, str], Awaitable[None]]]] = {
+_COMMANDS: Final[dict[bytes, Callable[[SubmissionSession, str], Awaitable[None] | None]]] = {
     b"HELO": SubmissionSession.smtp_HELO,
     b"EHLO": SubmissionSession.smtp_EHLO,
     b"STARTTLS": SubmissionSession.smtp_STARTTLS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,7 +35,10 @@ _CHUNK: Final = re.compile(r"(\d{1,18})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE |
 
 @dataclass(slots=True)
 class OpenTransaction:
-    """From MAIL to the end of content. `recipients` has each address once; `chunks` is set from the first BDAT on."""
+    """From MAIL to the end of content. `recipients` has each address once.
+
+    `content` and `deadline` are set from DATA or the first BDAT on, `chunks` from the latter.
+    """
 
     submitter: Submitter
     reverse_path: str
@@ -52,6 +56,7 @@ class Transfer(Authentication):
         super().__init__(door, loop)
         self.messages = 0
         self.transaction: OpenTransaction | None = None
+        self.incoming: DataReader | None = None
 
     async def end_transaction(self) -> None:
         """Forget it; content that was not stored leaves nothing behind."""
@@ -76,7 +81,7 @@ class Transfer(Authentication):
             raise refusals.bad_sequence("Say MAIL first")
         return self.transaction
 
-    async def smtp_DATA(self, arg: str) -> None:
+    def smtp_DATA(self, arg: str) -> None:
         if arg:
             raise refusals.syntax("DATA takes no argument", "5.5.4")
         transaction = self._require_recipients()
@@ -84,19 +89,40 @@ class Transfer(Authentication):
             raise refusals.bad_sequence("BDAT has begun; end it with BDAT LAST")
         self.say(b"354 End data with <CR><LF>.<CR><LF>")
         limits = self.desk.limits
-        reader = DataReader(limits.max_message_bytes, limits.max_line_bytes)
-        content = transaction.content = self.desk.new_content()
-        message_deadline = self.loop.time() + limits.message_timeout_seconds
-        try:
-            while reader.rest is None:
-                data = await self.take(min(message_deadline, self.loop.time() + limits.data_timeout_seconds))
-                piece = reader.feed(data)
-                if piece and content.add(piece):
-                    await content.spill()
-                elif reader.problem is not None:
-                    await content.drop()
-                    self._stop_hopeless(reader.size_bytes)
+        self.incoming = DataReader(limits.max_message_bytes, limits.max_line_bytes)
+        transaction.content = self.desk.new_content()
+        transaction.deadline = self.loop.time() + limits.message_timeout_seconds
+
+    def content_deadline(self) -> float:
+        """When more content must have come."""
+        assert self.transaction is not None
+        return min(self.transaction.deadline, self.loop.time() + self.desk.limits.data_timeout_seconds)
+
+    def receive(self, reader: DataReader) -> Awaitable[None] | None:
+        """Take what has come of the content of DATA; returns what must be awaited before more of it."""
+        transaction = self.transaction
+        assert transaction is not None
+        assert transaction.content is not None
+        content = transaction.content
+        piece = reader.feed(self.take_input())
+        spills = bool(piece) and content.add(piece)
+        if reader.rest is not None:
+            self.incoming = None
             self.put_back(reader.rest)
+            return self._finish(transaction, content, reader, spills=spills)
+        if spills:
+            return content.spill()
+        if reader.problem is not None:
+            self._stop_hopeless(reader.size_bytes)
+            return content.drop()
+        return None
+
+    async def _finish(
+        self, transaction: OpenTransaction, content: Content, reader: DataReader | ChunkReader, *, spills: bool
+    ) -> None:
+        try:
+            if spills:
+                await content.spill()
             await self._accept(transaction, content, reader)
         finally:
             await self.end_transaction()
@@ -122,15 +148,12 @@ class Transfer(Authentication):
         await self._chunk(size, transaction.deadline, reader, content)
         if is_last:
             ending = reader.finish()
-            if ending and content.add(ending):
-                await content.spill()
-        if not is_last and reader.problem is None and content.failure is None:
+            spills = bool(ending) and content.add(ending)
+            await self._finish(transaction, content, reader, spills=spills)
+        elif reader.problem is None and content.failure is None:
             self.say(b"250 2.0.0 %d octets received" % size)
-            return
-        try:
-            await self._accept(transaction, content, reader)
-        finally:
-            await self.end_transaction()
+        else:
+            await self._finish(transaction, content, reader, spills=False)
 
     async def _chunk(self, size: int, deadline: float, reader: ChunkReader, content: Content) -> None:
         left = size
