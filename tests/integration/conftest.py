@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.mail_world import SENDER_DOMAIN, MailWorld, mail_world
+from tests.support.mail_world import MAILBOXES, SENDER_DOMAIN, MailWorld, mail_world
 from tests.support.postrail_process import PostrailProcess
 from tests.support.processes import tail
 
@@ -54,16 +53,10 @@ def own_postrail(request: pytest.FixtureRequest, world: MailWorld) -> Iterator[P
             print(f"--- the end of Postrail's log\n{tail(process.log)}")
 
 
-_numbers = itertools.count(1)
+_unused = iter(MAILBOXES)
 
 
 @pytest.fixture
-def new_sender(world: MailWorld) -> Callable[[], str]:
-    """Makes addresses of the sender's domain, each with an empty mailbox in Dovecot."""
-
-    def make() -> str:
-        name = f"sender{next(_numbers)}"
-        world.dovecot.add_user(name)
-        return f"{name}@{SENDER_DOMAIN}"
-
-    return make
+def new_sender() -> Callable[[], str]:
+    """Gives addresses of the sender's domain, each with an empty mailbox in Dovecot."""
+    return lambda: f"{next(_unused)}@{SENDER_DOMAIN}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -193,8 +192,7 @@ def test_port_that_is_taken_is_named(own_postrail: PostrailProcess, which: str) 
 
 def test_interrupt_from_the_keyboard_ends_cleanly(own_postrail: PostrailProcess) -> None:
     own_postrail.start()
-    os.kill(own_postrail.pid, signal.SIGINT)
-    own_postrail.stop()
+    own_postrail.stop(signal.SIGINT)
     assert "Traceback" not in own_postrail.log.read_text()
 
 

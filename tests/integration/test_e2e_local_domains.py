@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.mail_world import PASSWORD, SENDER_DOMAIN, SOCKET_DOMAIN, USER, MailWorld
+from tests.support.mail_world import FULL_MAILBOX, PASSWORD, SENDER_DOMAIN, SOCKET_DOMAIN, USER, MailWorld
 from tests.support.messages import BODY, body_of, header_of, message, read_report
 from tests.support.postrail_process import PostrailProcess, send, submitting
 
@@ -33,9 +33,8 @@ def test_each_local_recipient_has_its_own_answer(
     world: MailWorld, postrail: PostrailProcess, new_sender: NewSender
 ) -> None:
     sender, good = new_sender(), new_sender()
-    full = f"full@{SENDER_DOMAIN}"
+    full = f"{FULL_MAILBOX}@{SENDER_DOMAIN}"
     unknown = f"unknown@{SENDER_DOMAIN}"
-    world.dovecot.add_user("full", quota="*:bytes=100")
     with submitting(postrail, USER, PASSWORD) as client:
         queue_id = send(client, sender, [good, full, unknown], message(sender, good))
     assert len(world.dovecot.wait_for_mail(good.partition("@")[0])) == 1
@@ -44,7 +43,7 @@ def test_each_local_recipient_has_its_own_answer(
     received = world.dovecot.wait_for_mail(sender.partition("@")[0])
     statuses = {about["Final-Recipient"]: about["Status"] for one in received for about in read_report(one).recipients}
     assert statuses == {f"rfc822;{full}": "5.2.2", f"rfc822;{unknown}": "5.1.1"}
-    assert not world.dovecot.mail_for("full")
+    assert not world.dovecot.mail_for(FULL_MAILBOX)
 
 
 def test_success_is_reported_for_a_local_mailbox(

@@ -223,6 +223,7 @@ def test_smtputf8_address_is_returned_where_the_peer_does_not_take_it(
         send(client, sender, [recipient], message(sender, recipient), mail_options=["SMTPUTF8", "BODY=8BITMIME"])
     (about,) = wait_for_report(world, sender).recipients
     assert (about["Action"], about["Status"]) == ("failed", "5.6.7")
+    assert recipient in about["Final-Recipient"]
     assert not world.sink.received_for(recipient)
 
 

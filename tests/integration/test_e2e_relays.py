@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.support.mail_world import PASSWORD, RELAY_ADDRESS, SENDER_DOMAIN, USER, MailWorld
 from tests.support.messages import BODY, body_of, message
@@ -44,16 +44,17 @@ def test_smarthost_of_a_domain_gets_its_mail_and_no_other(world: MailWorld, own_
         own_postrail.stop()
 
 
-def test_smarthost_for_everything_leaves_local_domains_alone(world: MailWorld, own_postrail: PostrailProcess) -> None:
-    world.dovecot.add_user("beside-smarthost")
+def test_smarthost_for_everything_leaves_local_domains_alone(
+    world: MailWorld, own_postrail: PostrailProcess, new_sender: Callable[[], str]
+) -> None:
     with relay() as sink:
         own_postrail.config["routing"]["smarthosts"] = {"*": {"host": sink.address, "port": sink.port}}
         own_postrail.start()
-        local = f"beside-smarthost@{SENDER_DOMAIN}"
+        local = new_sender()
         submit(own_postrail, "a@nullmx.test")
         submit(own_postrail, local)
         sink.wait_for_mail("a@nullmx.test")
-        world.dovecot.wait_for_mail("beside-smarthost")
+        world.dovecot.wait_for_mail(local.partition("@")[0])
         assert sink.count() == 1
         own_postrail.stop()
 

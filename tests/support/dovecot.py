@@ -1,7 +1,7 @@
 """Dovecot as the store of local domains: an instance of its own that takes mail over LMTP, by TCP and by a Unix socket.
 
-Owns the instance's folder, its users and its processes. Users are added while it runs; whoever was not added is unknown to
-it. The domain of an address does not matter to it. Needs root, as Dovecot does. Its neighbour: `processes`.
+Owns the instance's folder, its users and its processes. Users are named before it starts; whoever was not is unknown to it. The
+domain of an address does not matter. Needs root, as Dovecot does. Its neighbour: `processes`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.maildir import Maildir
@@ -64,16 +65,27 @@ service stats {{
 class Dovecot:
     """One instance. Start it with `start`, end it with `stop`."""
 
-    def __init__(self, folder: Path, address: str, port: int) -> None:
+    def __init__(self, folder: Path, address: str, port: int, users: Mapping[str, str]) -> None:
+        """Write its configuration.
+
+        Args:
+            users: local part → a quota rule such as `*:bytes=1000`, or "".
+        """
         self._dovecot = require_tool("dovecot", "it stores the mail of local domains")
         self._folder, self.address, self.port = folder, address, port
-        self._owner = pwd.getpwnam("dovecot")
+        owner = pwd.getpwnam("dovecot")
         self._daemon: Daemon | None = None
         (folder / "run").mkdir()
         (folder / "mail").mkdir()
-        os.chown(folder / "mail", self._owner.pw_uid, self._owner.pw_gid)
-        self._users = folder / "users"
-        self._users.write_text("", encoding="utf-8")
+        os.chown(folder / "mail", owner.pw_uid, owner.pw_gid)
+        (folder / "users").write_text(
+            "".join(
+                f"{name}::{owner.pw_uid}:{owner.pw_gid}::{folder}/mail/{name}::"
+                + (f"userdb_quota_rule={quota}\n" if quota else "\n")
+                for name, quota in users.items()
+            ),
+            encoding="utf-8",
+        )
         (folder / "dovecot.conf").write_text(
             CONFIGURATION.format(folder=folder, address=address, port=port), encoding="utf-8"
         )
@@ -87,13 +99,6 @@ class Dovecot:
     def log(self) -> Path:
         """Dovecot's own log."""
         return self._folder / "dovecot.log"
-
-    def add_user(self, name: str, quota: str = "") -> None:
-        """Make a mailbox for the local part; `quota` is a rule such as `*:bytes=1000`."""
-        home = self._folder / "mail" / name
-        extra = f"userdb_quota_rule={quota}" if quota else ""
-        with self._users.open("a", encoding="utf-8") as users:
-            users.write(f"{name}::{self._owner.pw_uid}:{self._owner.pw_gid}::{home}::{extra}\n")
 
     def start(self) -> None:
         """Start and return when it accepts connections on both sockets."""

@@ -40,9 +40,13 @@ SENDER_DOMAIN = "sender.test"
 SOCKET_DOMAIN = "socket.test"
 """Its mailboxes are in Dovecot too, by LMTP over a Unix socket."""
 IDNA_DOMAIN = "bücher.test"
-POSTFIX_DOMAINS = ("receiver.test", "xn--bcher-kva.test", "broken.test", "second.test", "implicit.test")
+POSTFIX_DOMAINS = ("receiver.test", "xn--bcher-kva.test", IDNA_DOMAIN, "broken.test", "second.test", "implicit.test")
+MAILBOXES = tuple(f"mailbox{number}" for number in range(200))
+"""The users of Dovecot, for tests to take from."""
+FULL_MAILBOX = "full"
 USER, PASSWORD = "app", "correct horse battery staple"
 RSA_SELECTOR = "mail1-rsa"
+_MAILBOXES = {**dict.fromkeys(MAILBOXES, ""), FULL_MAILBOX: "*:bytes=100"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ def mail_world() -> Iterator[MailWorld]:
         sink = SmtpSink(_below(folder, "sink"), SINK_ADDRESS, mx_port)
         stack.callback(sink.stop)
         sink.start()
-        dovecot = Dovecot(_below(folder, "dovecot"), DOVECOT_ADDRESS, free_port())
+        dovecot = Dovecot(_below(folder, "dovecot"), DOVECOT_ADDRESS, free_port(), _MAILBOXES)
         stack.callback(dovecot.stop)
         dovecot.start()
         config = {**_base_config(folder, dns.nameserver, mx_port, dovecot), "signing": signing}

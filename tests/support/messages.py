@@ -68,13 +68,16 @@ def read_report(received: bytes) -> DeliveryReport:
 
 
 def _blocks(status: Message) -> list[Fields]:
-    """The groups of fields of a delivery-status part; the standard library knows its ASCII form only."""
+    """The groups of fields of a delivery-status part."""
     payload = status.get_payload()
-    if isinstance(payload, list):
-        groups = [part for part in payload if isinstance(part, Message)]
-    else:
-        text = status.get_payload(decode=True)
-        assert isinstance(text, bytes)
-        pieces = text.replace(b"\r\n", b"\n").split(b"\n\n")
-        groups = [email.message_from_bytes(piece, policy=email.policy.default) for piece in pieces]
-    return [{name: str(value).replace("; ", ";") for name, value in group.items()} for group in groups if group.keys()]
+    assert isinstance(payload, list)
+    groups = [part for part in payload if isinstance(part, Message)]
+    if status.get_content_type() == "message/global-delivery-status":
+        # The standard library takes it for a message: the first group is its header, the others its body.
+        rest = str(groups[0].get_payload()).encode("utf-8", "surrogateescape").replace(b"\r\n", b"\n")
+        groups += [email.message_from_bytes(piece) for piece in rest.split(b"\n\n")]
+    return [{name: _readable(value) for name, value in group.items()} for group in groups if group.keys()]
+
+
+def _readable(value: object) -> str:
+    return str(value).encode("utf-8", "surrogateescape").decode().replace("; ", ";")

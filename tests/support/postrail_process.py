@@ -7,6 +7,7 @@ Owns the configuration file, the processes and the reading of what the commands 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
+from postrail.cli.main import main
 from tests.support.processes import Daemon, tail, wait_for
 
 COMMAND = (sys.executable, "-m", "postrail")
@@ -142,17 +144,21 @@ class PostrailProcess:
 
     def events(self, message: str) -> list[Json]:
         """What `postrail trace` knows of a message, oldest first; empty when it knows nothing."""
-        done = self.run("trace", message, "--json")
-        if done.returncode == 1 and not done.stdout:
-            return []
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return self._rows("trace", message)
 
     def queue(self, *options: str) -> list[Json]:
         """What `postrail queue` says waits: a row for each message."""
-        done = self.run("queue", "--messages", "--json", *options)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return self._rows("queue", "--messages", *options)
+
+    def _rows(self, *arguments: str) -> list[Json]:
+        """What a command prints with --json; run here, because it is asked many times."""
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            status = main([*arguments, "--json", "--config", str(self.config_file)])
+        if status == 1 and not output.getvalue():
+            return []
+        assert status == 0, errors.getvalue()
+        return [json.loads(line) for line in output.getvalue().splitlines()]
 
     def wait_for_event(self, message: str, kind: str, recipient: str = "", seconds: float = 20.0) -> Json:
         """Wait for an event of the kind (`delivered`, `deferred`, …) about the recipient, and return the newest."""

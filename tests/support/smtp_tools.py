@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import Daemon, accepts, wait_for
+from tests.support.processes import Daemon, accepts, tail, wait_for
 from tests.support.tools import require_tool
 
 
@@ -76,7 +76,10 @@ class SmtpSink:
 
     def received_for(self, recipient: str) -> list[Received]:
         """What it took for one address."""
-        return [transaction for transaction in self.received() if recipient in transaction.recipients]
+        mark = f"<{recipient}>".encode()
+        paths = [path for path in self._dumps.iterdir() if mark in _start_of(path)]
+        found = [_parse_dump(path.read_bytes()) for path in paths]
+        return [transaction for transaction in found if recipient in transaction.recipients]
 
     def wait_for_mail(self, recipient: str, seconds: float = 20.0) -> list[Received]:
         """Wait until there is something for the address, complete, and return it."""
@@ -84,7 +87,18 @@ class SmtpSink:
         def complete() -> list[Received]:
             return [one for one in self.received_for(recipient) if b"\r\n\r\n" in one.message]
 
-        return wait_for(f"mail for {recipient} in smtp-sink", complete, seconds)
+        try:
+            return wait_for(f"mail for {recipient} in smtp-sink", complete, seconds)
+        except BaseException:
+            status = self._daemon.status() if self._daemon else "stopped"
+            print(f"--- smtp-sink: status {status}\n{tail(self._folder / 'sink.log')}")
+            raise
+
+
+def _start_of(path: Path) -> bytes:
+    """Enough of a dump to hold the envelope."""
+    with path.open("rb") as dump:
+        return dump.read(16_384)
 
 
 def _parse_dump(data: bytes) -> Received:
