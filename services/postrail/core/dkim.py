@@ -49,6 +49,7 @@ OVERSIGNED_WHEN_PRESENT = frozenset(
 )
 """The same, but only where there is one: a mailing list may add its own to a message that has none."""
 
+_NOT_CHOSEN: dict[bytes, list[bytes] | None] = dict.fromkeys(ALWAYS_OVERSIGNED)
 _LINE_BYTES = 76
 _GAP = b"\r\n" * 4096
 
@@ -65,9 +66,12 @@ def canonical_body(body: bytes) -> bytes:
 
 
 def _reduced(text: bytes) -> bytes:
-    """White space runs become one space and vanish before CRLF. No regular expression: most bodies need no change."""
+    """White space runs become one space and vanish before CRLF. No regular expression: most bodies need no change, and
+    in base64 there is not one space, which is seen several times as fast as that there are no two."""
     if b"\t" in text:
         text = text.replace(b"\t", b" ")
+    if b" " not in text:
+        return text
     while b"  " in text:
         text = text.replace(b"  ", b" ")
     if b" \r\n" in text:
@@ -129,13 +133,18 @@ _NOTHING = hashlib.sha256().digest()
 
 def canonical_field(raw: bytes) -> bytes:
     """The `relaxed` form of one field, CRLF included (RFC 6376 §3.4.2)."""
-    name, _, value = raw.partition(b":")
-    value = value.replace(CRLF, b"")
+    name = raw.partition(b":")[0]
+    return _canonical(name.rstrip(b" \t").lower(), raw)
+
+
+def _canonical(name: bytes, raw: bytes) -> bytes:
+    """`canonical_field` where the canonical name is known."""
+    value = raw[raw.find(b":") + 1 :].replace(CRLF, b"")
     if b"\t" in value:
         value = value.replace(b"\t", b" ")
     while b"  " in value:
         value = value.replace(b"  ", b" ")
-    return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value.strip(b" "))
+    return b"%b:%b\r\n" % (name, value.strip(b" "))
 
 
 class HeaderDigest:
@@ -145,17 +154,20 @@ class HeaderDigest:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         """Choose among the fields of a message, in order of appearance (RFC 6376 §5.4.2: the last of a name first)."""
-        chosen: dict[bytes, list[bytes]] = {name: [] for name in ALWAYS_OVERSIGNED}
-        for field in fields:
-            if field.name in chosen:
-                chosen[field.name].append(field.raw)
-            elif field.name in OVERSIGNED_WHEN_PRESENT:
-                chosen[field.name] = [field.raw]
+        chosen = dict(_NOT_CHOSEN)
+        for name, raw in fields:
+            found = chosen.get(name)
+            if found is not None:
+                found.append(_canonical(name, raw))
+            elif name in chosen or name in OVERSIGNED_WHEN_PRESENT:
+                chosen[name] = [_canonical(name, raw)]
         names: list[bytes] = []
         canonical: list[bytes] = []
-        for name, raws in chosen.items():
-            names += [name] * (len(raws) + 1)
-            canonical += [canonical_field(raw) for raw in reversed(raws)]
+        for name, found in chosen.items():
+            names.append(name)
+            if found is not None:
+                names += [name] * len(found)
+                canonical += reversed(found)
         self.names = tuple(names)
         self._hash = hashlib.sha256(b"".join(canonical))
 

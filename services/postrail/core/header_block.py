@@ -48,16 +48,19 @@ def fields(block: bytes) -> list[Field]:
     """
     found: list[Field] = []
     start, end_of_block = 0, len(block)
+    find, match_name = block.find, _NAME.match
     while start < end_of_block:
-        end = block.find(b"\r\n", start) + 2
-        while end > 1 and block[end : end + 1] in _CONTINUATION:
-            end = block.find(b"\r\n", end) + 2
-        raw = block[start:end] if end > 1 else block[start:]
-        match = _NAME.match(raw)
+        end = find(b"\r\n", start) + 2
+        while end > 1 and block.startswith(_CONTINUATION, end):
+            end = find(b"\r\n", end) + 2
+        if end < 2:
+            end = end_of_block
+        match = match_name(block, start, end)
+        raw = block[start:end]
         if match is None:
             raise MalformedHeader(f"no header field: {raw[:60]!r}")
         found.append(Field(match[0].lower(), raw))
-        start += len(raw)
+        start = end
     return found
 
 
