@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from dataclasses import dataclass
 from email.message import EmailMessage, Message
 
@@ -68,16 +69,11 @@ def read_report(received: bytes) -> DeliveryReport:
 
 
 def _blocks(status: Message) -> list[Fields]:
-    """The groups of fields of a delivery-status part."""
-    payload = status.get_payload()
-    assert isinstance(payload, list)
-    groups = [part for part in payload if isinstance(part, Message)]
-    if status.get_content_type() == "message/global-delivery-status":
-        # The standard library takes it for a message: the first group is its header, the others its body.
-        rest = str(groups[0].get_payload()).encode("utf-8", "surrogateescape").replace(b"\r\n", b"\n")
-        groups += [email.message_from_bytes(piece) for piece in rest.split(b"\n\n")]
-    return [{name: _readable(value) for name, value in group.items()} for group in groups if group.keys()]
-
-
-def _readable(value: object) -> str:
-    return str(value).encode("utf-8", "surrogateescape").decode().replace("; ", ";")
+    """The groups of fields of a delivery-status part, read from its bytes: they may be UTF-8 (RFC 6533)."""
+    text = status.as_bytes().replace(b"\r\n", b"\n").decode()
+    groups = []
+    for group in text.split("\n\n")[1:]:
+        lines = re.sub(r"\n[ \t]+", " ", group).splitlines()
+        fields = {name: value.strip().replace("; ", ";") for name, _, value in (line.partition(":") for line in lines)}
+        groups.append(fields)
+    return [fields for fields in groups if fields]
