@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable
@@ -23,6 +24,7 @@ from postrail.core.config import Config
 from postrail.log.interface import LogError
 from postrail.shell import logs
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load
+from postrail.shell.tls_server import CertificateError
 
 LOG = logs.logger("supervisor")
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
@@ -32,6 +34,8 @@ GC_THRESHOLD = 50_000
 RESTART_PAUSES_SECONDS = (0.2, 1.0, 5.0, 15.0, 60.0)
 STEADY_SECONDS = 60.0
 KILL_AFTER_SECONDS = 30.0
+OTHER_FILES = 1000
+"""Open files beside the submission connections: outbound connections, the log, blobs being written and read."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,11 +87,21 @@ def _work(config: Config, workers: int, index: int, *, supervised: bool) -> int:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     try:
         _open_log_file(config, index if workers > 1 else None)
+        _allow_open_files(config.ingress.limits.max_connections // workers + OTHER_FILES)
         return uvloop.run(_serve(Worker(config, workers, index), supervised=supervised))
-    except (ConfigurationError, LogError, OSError) as error:
+    except (ConfigurationError, CertificateError, LogError, OSError) as error:
         LOG.error("cannot_start", reason=str(error))
         print(f"postrail: cannot start: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
+
+
+def _allow_open_files(needed: int) -> None:
+    """Raise the soft limit, often 1,024, to the hard one: beyond it no connection is accepted, whoever makes it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        advice = "raise LimitNOFILE of the service (or ulimit -Hn), or lower ingress.limits.max_connections"
+        LOG.warning("few_open_files_allowed", allowed=hard, needed=needed, advice=advice)
 
 
 async def _serve(worker: Worker, *, supervised: bool) -> int:

@@ -92,7 +92,8 @@ class SubmissionSession(Transfer):
         metrics.count_refusal(refused)
         self.say(str(refused.reply).encode("ascii", "replace"))
         if refused.closes:
-            self.end(lingers=not self.is_idle and refused.reason is not Reason.SHUTDOWN)
+            still_sends = not self.is_idle or self.has_input  # also a client that is slow within a command
+            self.end(lingers=still_sends and refused.reason is not Reason.SHUTDOWN)
             return
         if refused.reason not in _NOT_THE_CLIENTS_FAULT:
             self.errors += 1
