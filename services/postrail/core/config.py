@@ -114,7 +114,7 @@ class TLSConfig(Section):
 class IngressLimits(Section):
     max_message_bytes: Bytes = 25 << 20
     max_header_bytes: Bytes = 256 << 10
-    max_line_bytes: Bytes = 1 << 20
+    max_line_bytes: Bytes = 512 << 10
     """A longer line of content is refused with 500 5.6.0 (RFC 5321 allows refusing above 1,000)."""
     max_recipients: Count = 1000
     max_connections: Count = 2000
