@@ -95,9 +95,25 @@ async def test_a_slow_sites_overflow_is_parked(tmp_path: Path) -> None:
     async with scripted() as server, sending(tmp_path, config) as sender:
         await sender.put(*((a_delivery(server.port, f"u{number}@example.com"), BODY) for number in range(3)))
         await until(lambda: server.messages == 2, within_seconds=6)
-        await sender.put(*((a_delivery(server.port, f"v{number}@example.com"), BODY) for number in range(40)))
+        await sender.put(*((a_delivery(server.port, f"v{number}@example.com"), BODY) for number in range(80)))
         events = await sender.events(30)
         assert of_type(events, EventType.PARKED)
+
+
+async def test_a_fast_sites_burst_is_not_parked_because_its_first_session_was_slow(tmp_path: Path) -> None:
+    config = sender_config(tmp_path, max_site_queue=100, max_in_memory=300, default_limits={"connections": 20})
+    async with scripted() as server, sending(tmp_path, config) as sender:
+        original = server._answer
+
+        async def late(verb: str, writer: asyncio.StreamWriter) -> int:
+            if verb == "banner":
+                await asyncio.sleep(0.3)
+            return await original(verb, writer)
+
+        server._answer = late  # type: ignore[method-assign]
+        await sender.put(*((a_delivery(server.port, f"u{number}@example.com"), BODY) for number in range(1000)))
+        events = await sender.events(1000)
+        assert len(of_type(events, EventType.DELIVERED)) == 1000
 
 
 async def test_urgent_mail_overtakes_and_bulk_is_not_starved(tmp_path: Path) -> None:

@@ -332,10 +332,10 @@ class DeliveryConfig(Section):
     domain_limits: dict[Domain, LimitsConfig] = {}
     timeouts: TimeoutsConfig = TimeoutsConfig()
     retry: RetryConfig = RetryConfig()
-    max_in_memory: Count = 2000
+    max_in_memory: Count = 10_000
     """Deliveries that one sender holds at a time."""
-    max_site_queue: Count = 500
-    """Deliveries in memory for one source IP and site; what comes beyond is parked by estimated wait."""
+    max_site_queue: Count = 5000
+    """Deliveries in memory for one source IP and site; the rest is parked if it would wait longer than the first tier."""
     drain_seconds: Seconds = 30.0
     """How long a stopping sender waits for transactions past the final dot."""
 

@@ -81,6 +81,11 @@ class Pace:
         self._tolerance_seconds = (burst - 1) * self._interval_seconds
         self._next_at = float("-inf")
 
+    @property
+    def interval_seconds(self) -> float:
+        """What lies between two events of a long run."""
+        return self._interval_seconds
+
     def wait_seconds(self, now: float) -> float:
         """How long until the next event is allowed; 0 when it is now."""
         return max(0.0, self._next_at - self._tolerance_seconds - now)

@@ -27,7 +27,8 @@ from postrail.shell import logs
 from postrail.shell.blobs import BlobDamaged, BlobStore
 
 if TYPE_CHECKING:
-    from postrail.sender.site_queue import Bundle, SiteQueue
+    from postrail.sender.backlog import Bundle
+    from postrail.sender.site_queue import SiteQueue
 
 LOG = logs.logger("sender")
 MAX_QUICK_RETRIES = 2

@@ -49,9 +49,7 @@ SOURCE_MISMATCH = Counter("postrail_sender_source_mismatch_total", "Connections 
 # Records that are no deliveries; they went to dead-letters. Alert on any increase.
 POISON = Counter("postrail_sender_dead_letters_total", "Records of the outbound topics that cannot be read.")
 
-SLOW_SECONDS = 5.0
-"""A site whose queue is full is slow when a delivery would wait longer than this; then its mail is parked."""
-EVICT_SECONDS = 10.0
+EVICT_SECONDS = 30.0
 """When memory is full, room is made at the cost of sites at which a delivery waits longer than this."""
 MEASURE_SECONDS = 5.0
 MAX_HOPS = 50_000
@@ -80,6 +78,7 @@ class SenderService:
         self.shares = context.shares
         self.timeouts = self._delivery.timeouts
         self.back_off_seconds = self._delivery.retry.site_backoff_seconds
+        self._slow_seconds = self._delivery.retry.tiers_seconds[0]  # parked, a delivery waits that long anyway
         self.slots = Slots(context.slots_directory, context.shares)
         self._outcomes = Outcomes(context.log, self._durable)
         policy = Policy(self._delivery.retry, config.hostname)
@@ -129,7 +128,7 @@ class SenderService:
 
     def queue_is_idle(self, queue: SiteQueue) -> None:
         """Forget a queue that has nothing to remember."""
-        if not queue.depth and not queue.is_worth_keeping and self._queues.get(queue.key) is queue:
+        if not queue.backlog.depth and not queue.is_worth_keeping and self._queues.get(queue.key) is queue:
             del self._queues[queue.key]
 
     def source_failed(self, source: str, reason: str) -> None:
@@ -196,9 +195,11 @@ class SenderService:
         queue = self._queue_of(job)
         if job.delivery.envelope.expires_at <= self.clock():
             self.settler.expire(job)
-        elif queue.depth >= self._delivery.max_site_queue and queue.estimated_wait_seconds() > SLOW_SECONDS:
+        elif (
+            queue.backlog.depth >= self._delivery.max_site_queue and queue.estimated_wait_seconds() > self._slow_seconds
+        ):
             self.settler.park(
-                job, queue.parking_seconds(), f"{queue.site} is slow: {queue.depth} deliveries wait for it"
+                job, queue.parking_seconds(), f"{queue.site} is slow: {queue.backlog.depth} deliveries wait for it"
             )
         else:
             queue.put(job)

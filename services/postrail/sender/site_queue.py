@@ -1,39 +1,37 @@
-"""All mail from one source address to one site: its queue, its limits, its connections.
+"""All mail from one source address to one site: its backlog, its limits, its connections.
 
-Owns which delivery goes next on which connection (urgent first, bulk never starved; a connection takes only deliveries whose
-own mail hosts include the one it is connected to), when a connection is opened, and how long the site is left alone. Limits
-hold here exactly, because all such mail of this process passes through one queue; `slots` shares connections with the
-machine's other processes, rates are divided by their number. `connection` talks, `settling` records.
+Owns when a delivery goes and on which connection (it takes only deliveries whose own mail hosts include the one it is connected
+to), when a connection is opened, and how long the site is left alone. Limits hold here exactly, because all such mail of this
+process passes through one queue; `slots` shares connections with the machine's other processes, rates are divided by their
+number. `backlog` has the order, `connection` talks, `settling` records.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from postrail.core.back_off import BackOff
 from postrail.core.config import TimeoutsConfig
 from postrail.core.limits import Limits, connection_pace, message_pace
-from postrail.core.records import Lane
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, RecipientResult
+from postrail.core.throughput import Throughput
 from postrail.log.interface import LogError
+from postrail.sender.backlog import Backlog, Bundle
 from postrail.sender.connection import Connection
 from postrail.sender.egress import SourceMismatch
 from postrail.sender.job import Job
 from postrail.sender.session import Opening, Unreachable
 from postrail.sender.settling import Settler
 from postrail.sender.slots import Slots
-from postrail.sender.targets import NextHop
 from postrail.shell import logs
 from postrail.shell.blobs import BlobStore
 
 LOG = logs.logger("sender")
 
-BULK_EVERY = 5
-"""Every so many deliveries bulk goes first."""
 FIRST_CONNECTIONS = 2
 """How many are opened at a time while none is established."""
 SLOT_RETRY_SECONDS = 0.25
@@ -41,40 +39,6 @@ CROWDED_IDLE_SECONDS = 1.0
 """How long a connection may idle when other processes want its slot."""
 CAUTION_SECONDS = 60.0
 """How long no further connection is opened after a site refused one beside those that work."""
-
-
-@dataclass(slots=True, eq=False)
-class Bundle:
-    """The deliveries for one set of mail hosts."""
-
-    hop: NextHop
-    names: frozenset[str]
-    lanes: dict[Lane, deque[Job]] = field(default_factory=lambda: {Lane.URGENT: deque(), Lane.BULK: deque()})
-    depth: int = 0
-    opening: int = 0
-    taken: int = 0
-    blocked_until: float = 0.0
-    back_offs: int = 0
-    reason: str = ""
-
-    def pop(self) -> Job | None:
-        """The next job; None when there is none."""
-        urgent, bulk = self.lanes[Lane.URGENT], self.lanes[Lane.BULK]
-        while urgent or bulk:
-            bulk_first = not urgent or (bool(bulk) and self.taken % BULK_EVERY == BULK_EVERY - 1)
-            job = (bulk if bulk_first else urgent).popleft()
-            if job.gone:
-                continue
-            self.taken += 1
-            self.depth -= 1
-            job.queued = False
-            return job
-        return None
-
-    def waiting(self) -> Iterator[Job]:
-        """What waits, the least urgent and youngest first."""
-        for lane in (Lane.BULK, Lane.URGENT):
-            yield from (job for job in reversed(self.lanes[lane]) if not job.gone)
 
 
 class Owner(Protocol):
@@ -115,25 +79,20 @@ class SiteQueue:
         self.limits = limits
         self.timeouts = owner.timeouts
         self.clock = owner.clock
-        self.depth = 0
+        self.backlog = Backlog(owner.back_off_seconds)
         self.connections: set[Connection] = set()
-        self.bundles: dict[NextHop, Bundle] = {}
-        self._waiting: dict[Bundle, None] = {}
         self._idle: dict[Connection, None] = {}
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._messages = message_pace(limits, owner.shares)
         self._openings = connection_pace(limits, owner.shares)
         self._opening = replace(opening, before_connect=self._wait_for_connection)
+        self._throughput = Throughput(self._messages.interval_seconds, self._loop.time())
+        self._back_off = BackOff(owner.back_off_seconds)
         self._allowed = limits.connections
         self._careful_until = 0.0
-        self._blocked_until = 0.0
-        self._back_offs = 0
-        self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._interval_seconds = 0.0
-        self._last_finish = self._loop.time()
         self._busy_until = 0.0
         self._stopping = False
 
@@ -141,49 +100,30 @@ class SiteQueue:
 
     def put(self, job: Job) -> None:
         """Take a delivery; what cannot go now is parked at once. `pump` afterwards."""
-        bundle = self.bundles.get(job.hop)
-        if bundle is None:
-            bundle = self.bundles[job.hop] = Bundle(job.hop, job.hop.names)
+        bundle = self.backlog.bundle(job.hop)
         now = self._loop.time()
-        blocked = self._blocked_seconds(bundle, now)
-        if blocked > 0:
-            self._owner.settler.park(job, blocked, bundle.reason or self._reason)
+        blocked_seconds = max(self._back_off.remaining_seconds(now), bundle.back_off.remaining_seconds(now))
+        if blocked_seconds:
+            self._owner.settler.park(job, blocked_seconds, bundle.back_off.reason or self._back_off.reason)
             return
-        if not self.depth:
-            self._last_finish = now
-        self._enqueue(bundle, job, front=False)
+        if not self.backlog.depth:
+            self._throughput.begin(now)
+        self.backlog.add(bundle, job)
 
     def put_back(self, job: Job) -> None:
         """Take a delivery again whose connection broke before the message was sent."""
         job.quick_retries += 1
-        self._enqueue(self.bundles[job.hop], job, front=True)
+        self.backlog.add(self.backlog.bundle(job.hop), job, front=True)
         self._soon(0.0)
-
-    def _enqueue(self, bundle: Bundle, job: Job, *, front: bool) -> None:
-        lane = bundle.lanes[job.lane]
-        if front:
-            lane.appendleft(job)
-        else:
-            lane.append(job)
-        job.queued = True
-        bundle.depth += 1
-        self.depth += 1
-        self._waiting[bundle] = None
 
     def park(self, job: Job, reason: str) -> None:
         """Take a waiting delivery out and keep it in the log for about as long as the backlog needs."""
-        bundle = self.bundles[job.hop]
-        job.gone, job.queued = True, False
-        bundle.depth -= 1
-        self.depth -= 1
-        if not bundle.depth:
-            self._waiting.pop(bundle, None)
+        self.backlog.take_out(job)
         self._owner.settler.park(job, self.parking_seconds(), reason)
 
     def park_half(self, reason: str) -> int:
         """Make room: park the younger half of what waits; returns how many."""
-        victims = [job for bundle in list(self._waiting) for job in bundle.waiting()]
-        victims = victims[: (len(victims) + 1) // 2]
+        victims = self.backlog.youngest_half()
         for job in victims:
             self.park(job, reason)
         return len(victims)
@@ -192,23 +132,19 @@ class SiteQueue:
 
     def estimated_wait_seconds(self) -> float:
         """How long a delivery that comes now would wait."""
-        if not self.depth:
-            return 0.0
-        return max(self.depth * self._interval_seconds, self._loop.time() - self._last_finish)
+        return self._throughput.wait_seconds(self.backlog.depth, self._loop.time())
 
     def parking_seconds(self) -> float:
         """How long until the site can take one more, those parked before it counted."""
-        now = self._loop.time()
-        if not self._interval_seconds:
-            return self._owner.back_off_seconds[0]
-        self._busy_until = max(self._busy_until, now + self.depth * self._interval_seconds) + self._interval_seconds
+        now, each = self._loop.time(), self._throughput.seconds_each
+        self._busy_until = max(self._busy_until, now + self.backlog.depth * each) + each
         return self._busy_until - now
 
     # work goes out
 
     def next_job(self, connection: Connection) -> Job | None:
         """What this connection does next; None: nothing now, or no more at all (`is_used_up`)."""
-        if not self._waiting or self.is_used_up(connection):
+        if not self.backlog.depth or self.is_used_up(connection):
             return None
         now = self._loop.time()
         wait = self._messages.wait_seconds(now)
@@ -226,19 +162,10 @@ class SiteQueue:
 
     def _pop(self, connection: Connection) -> Job | None:
         now = self.clock()
-        for bundle in list(self._waiting) if len(self._waiting) > 1 else tuple(self._waiting):
-            if bundle is not connection.bundle and connection.host not in bundle.names:
-                continue
-            while (job := bundle.pop()) is not None:
-                self.depth -= 1
-                if job.delivery.envelope.expires_at > now:
-                    break
-                self._owner.settler.expire(job)
-            del self._waiting[bundle]
-            if bundle.depth:
-                self._waiting[bundle] = None  # at the end: bundles take turns
-            if job is not None:
+        while (job := self.backlog.pop_for(connection.bundle, connection.host)) is not None:
+            if job.delivery.envelope.expires_at > now:
                 return job
+            self._owner.settler.expire(job)
         return None
 
     def went_idle(self, connection: Connection) -> None:
@@ -259,7 +186,7 @@ class SiteQueue:
 
     def pump(self) -> None:
         """Give waiting deliveries to idle connections, and open connections for the rest."""
-        while self._idle and self._waiting and not self._stopping:
+        while self._idle and self.backlog.depth and not self._stopping:
             now = self._loop.time()
             wait = self._messages.wait_seconds(now)
             if wait > 0:
@@ -274,7 +201,7 @@ class SiteQueue:
             self._messages.take(now)
             del self._idle[connection]
             connection.assign(job)
-        if self._waiting and not self._stopping:
+        if self.backlog.depth and not self._stopping:
             self._open_more()
 
     def _soon(self, seconds: float) -> None:
@@ -297,7 +224,7 @@ class SiteQueue:
         if now >= self._careful_until:
             self._allowed = self.limits.connections
         established = sum(connection.session is not None for connection in self.connections)
-        for bundle in list(self._waiting):
+        for bundle in list(self.backlog.waiting):
             while bundle.opening < (bundle.depth if established else min(bundle.depth, FIRST_CONNECTIONS)):
                 if len(self.connections) >= self._allowed:
                     self._retire_idle()
@@ -360,21 +287,14 @@ class SiteQueue:
             self._careful_until = self._loop.time() + CAUTION_SECONDS
             LOG.info("fewer-connections", site=self.site, connections=self._allowed, reason=str(failure.reply))
             return
-        job = bundle.pop()
-        if job is not None:
-            self.depth -= 1
-            if not bundle.depth:
-                self._waiting.pop(bundle, None)
         if isinstance(failure, PermanentFailure):
-            while job is not None:
+            for job in self.backlog.drain(bundle):
                 await self._record(job, failure, attempt)
-                job = bundle.pop()
-                self.depth -= job is not None
-            self._waiting.pop(bundle, None)
             return
+        first = self.backlog.pop(bundle)
         delay = self._block(bundle, str(failure.reply))
-        if job is not None:
-            await self._record(job, failure, replace(attempt, site_delay_seconds=delay))
+        if first is not None:
+            await self._record(first, failure, replace(attempt, site_delay_seconds=delay))
 
     async def _record(self, job: Job, failure: Failure, attempt: AttemptContext) -> None:
         if job.delivery.envelope.expires_at <= self.clock() and isinstance(failure, TemporaryFailure):
@@ -390,7 +310,7 @@ class SiteQueue:
         self._owner.connections_changed(self, -1)
         if self._stopping:
             return
-        if self._waiting:
+        if self.backlog.depth:
             self._soon(0.0)
         elif not self.connections:
             self._owner.queue_is_idle(self)
@@ -400,75 +320,53 @@ class SiteQueue:
     async def settle(self, job: Job, results: Sequence[RecipientResult], attempt: AttemptContext) -> None:
         """Record an attempt, and leave the site alone if it says so."""
         now = self._loop.time()
-        self._interval_seconds = 0.8 * self._interval_seconds + 0.2 * (now - self._last_finish)
-        self._last_finish = now
-        delivered = False
+        self._throughput.finish(now)
+        failed = delivered = False
         for result in results:
             failure = result.failure
             if failure is None:
                 delivered = True
-            elif isinstance(failure, TemporaryFailure) and failure.scope is Scope.SITE:
-                attempt = replace(attempt, site_delay_seconds=self._back_off(failure.reply))
+                continue
+            failed = True
+            if isinstance(failure, TemporaryFailure) and failure.scope is Scope.SITE:
+                attempt = replace(attempt, site_delay_seconds=self._leave_alone(failure.reply))
                 break
         else:
-            if delivered and self._back_offs and now >= self._blocked_until:
-                self._back_offs = 0
-        self._owner.settler.settle(job, results, attempt, await _original(job, results) if not delivered else None)
+            if delivered:
+                self._back_off.worked(now)
+        self._owner.settler.settle(job, results, attempt, await _original(job, results) if failed else None)
 
-    def _back_off(self, reply: Reply) -> float:
+    def _leave_alone(self, reply: Reply) -> float:
         """Leave the whole site alone for a while; what waits is parked. Returns for how long, in seconds."""
         now = self._loop.time()
-        if now >= self._blocked_until:
-            delays = self._owner.back_off_seconds
-            self._blocked_until = now + delays[min(self._back_offs, len(delays) - 1)]
-            self._back_offs += 1
-            self._reason = f"{self.site} asked to be left alone: {reply}"
-            LOG.info(
-                "site-backed-off",
-                site=self.site,
-                source=self.source,
-                seconds=self._blocked_until - now,
-                reply=str(reply),
-            )
-        delay = self._blocked_until - now
-        for bundle in list(self._waiting):
-            self._park_all(bundle, delay, self._reason)
+        begun = self._back_off.begin(now, f"{self.site} asked to be left alone: {reply}")
+        delay = self._back_off.remaining_seconds(now)
+        if begun:
+            LOG.info("site-backed-off", site=self.site, source=self.source, seconds=delay, reply=str(reply))
+        for bundle in list(self.backlog.waiting):
+            self._park_all(bundle, delay, self._back_off.reason)
         return delay
 
     def _block(self, bundle: Bundle, reason: str) -> float:
         """Leave one set of hosts alone for a while; what waits for it is parked. Returns for how long, in seconds."""
         now = self._loop.time()
-        if now >= bundle.blocked_until:
-            delays = self._owner.back_off_seconds
-            bundle.blocked_until = now + delays[min(bundle.back_offs, len(delays) - 1)]
-            bundle.back_offs += 1
-            bundle.reason = reason
-            LOG.info(
-                "hosts-backed-off",
-                site=self.site,
-                source=self.source,
-                seconds=bundle.blocked_until - now,
-                reason=reason,
-            )
-        delay = bundle.blocked_until - now
+        begun = bundle.back_off.begin(now, reason)
+        delay = bundle.back_off.remaining_seconds(now)
+        if begun:
+            LOG.info("hosts-backed-off", site=self.site, source=self.source, seconds=delay, reason=reason)
         self._park_all(bundle, delay, reason)
         return delay
 
     def _park_all(self, bundle: Bundle, seconds: float, reason: str) -> None:
-        while (job := bundle.pop()) is not None:
-            self.depth -= 1
+        for job in self.backlog.drain(bundle):
             self._owner.settler.park(job, seconds, reason)
-        self._waiting.pop(bundle, None)
-
-    def _blocked_seconds(self, bundle: Bundle, now: float) -> float:
-        return max(self._blocked_until, bundle.blocked_until) - now
 
     @property
     def is_worth_keeping(self) -> bool:
         """Whether something is remembered: a back-off, or a level of it that has not passed."""
         now = self._loop.time()
-        latest = max([self._blocked_until, *(bundle.blocked_until for bundle in self.bundles.values())])
-        return now < latest + 2 * self._owner.back_off_seconds[-1] and latest > 0
+        bundles = self.backlog.bundles.values()
+        return self._back_off.is_remembered(now) or any(bundle.back_off.is_remembered(now) for bundle in bundles)
 
     def stop(self, *, now: bool) -> None:
         """Start nothing new; see Connection.stop."""
