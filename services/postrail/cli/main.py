@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import postrail
-from postrail.cli import configure, demo, dkim, explain, queue, send_test, services, trace, up
+from postrail.cli import configure, dead_letters, demo, dkim, explain, queue, send_test, services, trace, up
 from postrail.shell import openssl_cpu
 
 EXIT_USAGE = 64
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="postrail", description="Mail delivery for a company's own services.")
     top.add_argument("--version", action="version", version=f"postrail {postrail.__version__}")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (up, demo, configure, send_test, trace, queue, explain, dkim, services):
+    for command in (up, demo, configure, send_test, trace, queue, dead_letters, explain, dkim, services):
         command.add_parser(subparsers)
     return top
 
