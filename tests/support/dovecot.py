@@ -72,6 +72,7 @@ class Dovecot:
             users: local part → a quota rule such as `*:bytes=1000`, or "".
         """
         self._dovecot = require_tool("dovecot", "it stores the mail of local domains")
+        require_tool("lmtp", "it is Dovecot's LMTP server")
         self._folder, self.address, self.port = folder, address, port
         owner = pwd.getpwnam("dovecot")
         self._daemon: Daemon | None = None

@@ -15,6 +15,7 @@ DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "dkimproxy-verify": "libmail-dkim-perl",
     "dovecot": "dovecot-core dovecot-lmtpd",
+    "lmtp": "dovecot-lmtpd",
     "knotd": "knot",
     "master": "postfix",
     "opendkim": "opendkim",
