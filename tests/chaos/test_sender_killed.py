@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import pytest
 
@@ -104,16 +103,11 @@ async def test_killed_once_the_outcome_is_durable() -> None:
         assert_even(world, balance)
 
 
-def after_some_250s(world: ChaosWorld) -> Callable[[], "asyncio.Future[None]"]:
-    """A moment within some milliseconds of a receiver's 250: before its outcome is durable, or just after."""
-
-    async def moment() -> None:
-        target = sum(one.accepted for one in world.receivers.values()) + random.randint(1, 40)
-        while sum(one.accepted for one in world.receivers.values()) < target:
-            await asyncio.sleep(0)
-        await asyncio.sleep(random.uniform(0, 0.02))
-
-    return lambda: asyncio.ensure_future(moment())
+async def some_250s_later(world: ChaosWorld) -> None:
+    """Return some milliseconds after a receiver's 250: before its outcome is durable, or just after."""
+    target = sum(one.accepted for one in world.receivers.values()) + random.randint(1, 40)
+    await world.until(lambda: sum(one.accepted for one in world.receivers.values()) >= target)
+    await asyncio.sleep(random.uniform(0, 0.02))
 
 
 @pytest.mark.slow
@@ -121,7 +115,7 @@ def after_some_250s(world: ChaosWorld) -> Callable[[], "asyncio.Future[None]"]:
 async def test_killed_around_the_receivers_250_under_load() -> None:
     async with chaos_world() as world:
         await world.start()
-        await world.crash_under_load(40, moment=after_some_250s(world))
+        await world.crash_under_load(40, moment=lambda: some_250s_later(world))
         balance = await world.settle()
         assert_nothing_lost(world, balance)
         assert world.books.in_flight > 0, "no crash hit between a 250 and its durable outcome"

@@ -7,6 +7,7 @@ the client's side of the dialogue on a trusted listener and the making of messag
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -54,27 +55,25 @@ class Injector:
     accepted: dict[str, Letter] = field(default_factory=dict)
     unconfirmed: list[str] = field(default_factory=list)
     _number: int = 0
-    _stopping: bool = False
+    _target: float = 0
 
     async def run(self, sessions: int = 4) -> None:
         """Submit until `stop` is called."""
-        self._stopping = False
-        async with asyncio.TaskGroup() as group:
-            for _ in range(sessions):
-                group.create_task(self._work())
+        await self._run(sessions, math.inf)
 
     def stop(self) -> None:
         """Let each session finish the message that it has begun."""
-        self._stopping = True
+        self._target = 0
 
     async def submit(self, count: int, sessions: int = 4) -> None:
         """Submit until so many more messages are accepted."""
-        target = len(self.accepted) + count
-        task = asyncio.create_task(self.run(sessions))
-        while len(self.accepted) < target and not task.done():
-            await asyncio.sleep(0.005)
-        self.stop()
-        await task
+        await self._run(sessions, len(self.accepted) + count)
+
+    async def _run(self, sessions: int, target: float) -> None:
+        self._target = target
+        async with asyncio.TaskGroup() as group:
+            for _ in range(sessions):
+                group.create_task(self._work())
 
     async def send(self, letter: Letter) -> str:
         """One letter over a connection of its own; returns the reply to the final dot, or "" when the connection was lost."""
@@ -89,7 +88,7 @@ class Injector:
     async def _work(self) -> None:
         session: _Session | None = None
         try:
-            while not self._stopping:
+            while len(self.accepted) < self._target:
                 if session is None:
                     try:
                         session = await _Session.open(self.port)

@@ -8,7 +8,7 @@ Starts nothing. Neighbours: `chaos_world` puts the tracer before the system, tes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,17 +96,30 @@ def out_of_order(calls: Iterable[Call], reply: str, begin: str, end: str) -> lis
 
 def _blob_problems(before: list[Call], part: str, begin: str, end: str, recorded: int) -> Iterator[str]:
     """The order of a large body's calls; each step must be over before the next one begins."""
-    after = 0
-    steps = (
-        ("its begin was not written", lambda call: call.path == part and begin in call.arguments),
-        ("its end was not written", lambda call: call.path == part and end in call.arguments),
-        ("its file was not synced", lambda call: call.path == part and call.is_sync),
-        ("its file was not renamed", lambda call: call.name.startswith("rename") and part in call.arguments),
-        ("its directory was not synced", lambda call: call.path == str(Path(part).parent) and call.is_sync),
+
+    def is_write(call: Call, text: str) -> bool:
+        return call.path == part and text in call.arguments
+
+    def is_rename(call: Call) -> bool:
+        return call.name.startswith("rename") and part in call.arguments
+
+    def is_sync_of(call: Call, path: str) -> bool:
+        return call.is_sync and call.path == path
+
+    steps: tuple[tuple[str, Callable[[Call], bool]], ...] = (
+        ("its end was not written", lambda call: is_write(call, end)),
+        ("its file was not synced", lambda call: is_sync_of(call, part)),
+        ("its file was not renamed", is_rename),
+        ("its directory was not synced", lambda call: is_sync_of(call, str(Path(part).parent))),
     )
+    begun = next((call for call in before if is_write(call, begin)), None)
+    if begun is None:
+        yield "its begin was not written before its record"
+        return
+    after = begun.start
     for problem, matches in steps:
         found = next((call for call in before if matches(call) and call.start >= after and call.end <= recorded), None)
         if found is None:
             yield f"{problem} before its record"
             return
-        after = min(found.end, found.start) if problem.startswith("its begin") else found.end
+        after = found.end

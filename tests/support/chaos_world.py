@@ -93,7 +93,7 @@ class ChaosWorld:
         self.pid, self.status = await self._told(), None
         deadline = time.monotonic() + START_SECONDS
         while not await self._greets():
-            assert Path(f"/proc/{self.pid}").exists(), f"the system ended at its start\n{self.said()}"
+            assert _runs(self.pid), f"the system ended at its start\n{self.said()}"
             assert time.monotonic() < deadline, f"the system takes no mail\n{self.said()}"
             await asyncio.sleep(0.005)
 
@@ -148,8 +148,7 @@ class ChaosWorld:
         """Wait for the end of the life, and for the receivers to have taken what was on the wire."""
         async with asyncio.timeout(END_SECONDS):
             self.status = await self._told()
-            while any(receiver.sessions for receiver in self.receivers.values()):
-                await asyncio.sleep(0.005)
+        await self.until(lambda: not any(receiver.sessions for receiver in self.receivers.values()))
         self.books.ended(await asyncio.to_thread(self.newly_recorded), crashed=crashed)
         self.pid = 0
 
@@ -182,12 +181,16 @@ class ChaosWorld:
             assert time.monotonic() < deadline, f"it did not come to be\n{self.said()}"
             await asyncio.sleep(0.002)
 
-    async def settle(self, seconds: float = 60.0) -> Balance:
-        """Wait until nothing waits any more, stop the system, and balance the books."""
+    async def drained(self, seconds: float = 60.0) -> None:
+        """Wait until nothing waits any more."""
         deadline = time.monotonic() + seconds
         while queued := await asyncio.to_thread(self.waiting):
             assert time.monotonic() < deadline, f"still {len(queued)} in the queue, first {queued[:3]}\n{self.said()}"
             await asyncio.sleep(0.2)
+
+    async def settle(self, seconds: float = 60.0) -> Balance:
+        """Wait until nothing waits any more, stop the system, and balance the books."""
+        await self.drained(seconds)
         await self.stop()
         return self.books.ledger.balance()
 
