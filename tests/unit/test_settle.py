@@ -162,9 +162,16 @@ def test_site_that_is_left_alone_delays_the_retry() -> None:
 
 
 def test_unanswered_final_dot_is_logged_as_ambiguous() -> None:
-    settlement = settled(delivery(ANN), failed(ANN, BUSY), attempt=replace(ATTEMPT, ambiguous=True))
+    settlement = settled(delivery(ANN), failed(ANN, BUSY)._replace(ambiguous=True))
     assert kinds(settlement) == [EventType.AMBIGUOUS, EventType.DEFERRED]
     assert settlement.events[0].detail == AMBIGUOUS_DETAIL
+
+
+def test_only_who_was_undecided_after_the_dot_is_ambiguous() -> None:
+    settlement = settled(delivery(ANN, BOB), failed(ANN, BUSY)._replace(ambiguous=True), failed(BOB, GREY))
+    assert only(settlement, EventType.AMBIGUOUS).recipients == (ANN.address,)
+    deferred = [event for event in settlement.events if event.type is EventType.DEFERRED]
+    assert {address for event in deferred for address in event.recipients} == {ANN.address, BOB.address}
 
 
 def test_failure_after_the_deadline_is_expired_with_547() -> None:

@@ -6,26 +6,25 @@ import pytest
 
 from postrail.core.records import Recipient
 from postrail.core.replies import Reply
-from postrail.core.smtp_client import (
+from postrail.core.reply_parser import RemoteProtocolError
+from postrail.core.smtp_client import SmtpClient
+from postrail.core.smtp_commands import NO_CAPABILITIES, LocalProtocolError, Transaction
+from postrail.core.smtp_events import (
     ContentWanted,
     Event,
     Goodbye,
     Greeted,
     Hello,
     HelloAccepted,
-    LocalProtocolError,
     Outcome,
     Quit,
-    RemoteProtocolError,
     SessionRefused,
-    SmtpClient,
     StartTls,
     StartTlsAccepted,
     StartTlsRefused,
-    State,
     TransactionOver,
 )
-from postrail.core.smtp_commands import NO_CAPABILITIES, Transaction
+from postrail.core.smtp_states import State
 from postrail.core.verdicts import Stage
 
 ONE = (Recipient("one@example.com"),)

@@ -8,6 +8,7 @@ line, a code without text), strict where two readings are possible.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from postrail.core.replies import Reply
@@ -15,6 +16,8 @@ from postrail.core.replies import Reply
 MAX_LINE_BYTES = 4096
 MAX_LINES = 256
 MAX_TEXT_CHARACTERS = 1024
+REMEMBERED = 512
+"""Lines and replies that are not read anew: servers say the same few things to every message."""
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ \-])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:\s+|$)")
@@ -32,6 +35,8 @@ class ParsedReply(NamedTuple):
 
     def reply(self) -> Reply:
         """The reply as Postrail keeps it: on one line, its enhanced code taken out of the text."""
+        if len(self.lines) == 1:
+            return _one_line(self.code, self.lines[0])
         enhanced, texts = "", []
         for line in self.lines:
             match = _ENHANCED.match(line)
@@ -40,6 +45,30 @@ class ParsedReply(NamedTuple):
                 line = line[match.end() :]  # noqa: PLW2901  # the text without its code
             texts.append(line)
         return Reply(self.code, enhanced, " ".join(texts)[:MAX_TEXT_CHARACTERS])
+
+
+@lru_cache(REMEMBERED)
+def _one_line(code: int, line: str) -> Reply:
+    match = _ENHANCED.match(line)
+    if match is None:
+        return Reply(code, "", line[:MAX_TEXT_CHARACTERS])
+    return Reply(code, match[0].rstrip(), line[match.end() :][:MAX_TEXT_CHARACTERS])
+
+
+@lru_cache(REMEMBERED)
+def _read(line: bytes) -> tuple[int, str, bool]:
+    """The code and text of a line, and whether it is its reply's last."""
+    match = _LINE.fullmatch(line.removesuffix(b"\r"))
+    if match is None:
+        raise RemoteProtocolError(f"no SMTP reply: {line[:60]!r}")
+    text = (match[3] or b"").decode("utf-8", "replace")
+    text = (text if text.isprintable() else _printable(text)).strip()
+    return int(match[1]), text, match[2] != b"-"
+
+
+def _printable(text: str) -> str:
+    """With a space for each character that could break a line or command a terminal: controls (also C1), bidirectional marks."""
+    return "".join([character if character.isprintable() else " " for character in text])
 
 
 class ReplyParser:
@@ -62,39 +91,33 @@ class ReplyParser:
         Raises:
             RemoteProtocolError: what came is no reply, or exceeds the bounds.
         """
-        while True:
+        while self._buffer:
             end = self._buffer.find(b"\n")
             if end > MAX_LINE_BYTES or (end < 0 and len(self._buffer) > MAX_LINE_BYTES):
                 raise RemoteProtocolError(f"a reply's line is longer than {MAX_LINE_BYTES} bytes")
             if end < 0:
                 return None
-            line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
-            if self._take_line(line.removesuffix(b"\r")):
-                parsed = ParsedReply(self._code, tuple(self._lines))
+            code, text, last = _read(self._buffer[:end])
+            self._buffer = self._buffer[end + 1 :]
+            if last and not self._lines:
+                return ParsedReply(code, (text,))
+            self._take_line(code, text)
+            if last:
+                parsed = ParsedReply(code, tuple(self._lines))
                 self._lines = []
                 return parsed
+        return None
 
     def discard(self) -> None:
         """Forget all that was received and not yet given (RFC 3207 §4.2)."""
         self._buffer = b""
         self._lines = []
 
-    def _take_line(self, line: bytes) -> bool:
-        """Add one line; True when it is the reply's last."""
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise RemoteProtocolError(f"no SMTP reply: {line[:60]!r}")
-        code = int(match[1])
+    def _take_line(self, code: int, text: str) -> None:
+        """Add one line of several."""
         if self._lines and code != self._code:
             raise RemoteProtocolError(f"a reply changes its code from {self._code} to {code}")
         if len(self._lines) >= MAX_LINES:
             raise RemoteProtocolError(f"a reply has more than {MAX_LINES} lines")
         self._code = code
-        text = (match[3] or b"").decode("utf-8", "replace")
-        self._lines.append((text if text.isprintable() else _printable(text)).strip())
-        return match[2] != b"-"
-
-
-def _printable(text: str) -> str:
-    """With a space for each character that could break a line or command a terminal: controls (also C1), bidirectional marks."""
-    return "".join([character if character.isprintable() else " " for character in text])
+        self._lines.append(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from postrail.core import dsn
 from postrail.core.bounces import BounceClass, classify
@@ -25,13 +26,16 @@ AMBIGUOUS_DETAIL = "may be delivered more than once"
 _SUCCESS_STATUS = "2.0.0"
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientResult:
-    """What became of one recipient; `failure` None means delivered, and `reply` is what the receiver said."""
+class RecipientResult(NamedTuple):
+    """What became of one recipient; `failure` None means delivered, and `reply` is what the receiver said.
+
+    `ambiguous`: the final dot was sent and not answered, so this recipient may have the message.
+    """
 
     recipient: Recipient
     failure: Failure | None
     reply: Reply | None
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,6 @@ class AttemptContext:
         started_at: Unix seconds.
         mx_host: the host that was spoken to; "" where none was reached.
         tls: version and cipher; "" for plaintext.
-        ambiguous: the final dot was sent and not answered.
         remote_supports_dsn: the next hop took over the duty to notify (RFC 3461 §5.2).
         site_delay_seconds: for how long the site is left alone anyway; a retry is not earlier.
     """
@@ -52,7 +55,6 @@ class AttemptContext:
     mx_host: str = ""
     mx_address: str = ""
     tls: str = ""
-    ambiguous: bool = False
     remote_supports_dsn: bool = False
     site_delay_seconds: float | None = None
 
@@ -242,8 +244,9 @@ class _Settling:
             delivery.envelope.expires_at,
             at_least_seconds=self.attempt.site_delay_seconds or 0.0,
         )
-        if self.attempt.ambiguous:
-            self._record(EventType.AMBIGUOUS, results, detail=AMBIGUOUS_DETAIL)
+        ambiguous = [result for result in results if result.ambiguous]
+        if ambiguous:
+            self._record(EventType.AMBIGUOUS, ambiguous, detail=AMBIGUOUS_DETAIL)
         if isinstance(when, GiveUp):
             self.expire(results)
             return

@@ -1,21 +1,26 @@
 """Dot-stuffing of content on its way out (RFC 5321 §4.5.2), across chunk boundaries.
 
 Owns the last guard against smuggling: content with a bare CR, a bare LF or a NUL is refused before its end is sent, so the
-server never takes it. Copies nothing when no line starts with a dot.
+server never takes it. Whatever was checked before, this looks at every byte again, in one pass.
 """
 
 from __future__ import annotations
 
+from io import IncrementalNewlineDecoder
+
 from postrail.core.smtp_commands import LocalProtocolError
+
+LF = "\n"
 
 
 class DotStuffer:
     """Turns one message's content into what is sent after 354."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_line_ends", "_starts_line")
 
     def __init__(self) -> None:
-        self._tail = b"\r\n"
+        self._line_ends = IncrementalNewlineDecoder(None, translate=False)  # tells which kinds of line ends it has seen
+        self._starts_line = True
 
     def feed(self, chunk: bytes) -> bytes:
         """The next piece of content, of any size.
@@ -25,11 +30,12 @@ class DotStuffer:
         """
         if not chunk:
             return chunk
-        self._check(chunk)
-        tail = self._tail
-        starts_line = tail.endswith(b"\n")
-        self._tail = chunk[-2:] if len(chunk) > 1 else tail[-1:] + chunk
-        if b"\n." in chunk:
+        self._line_ends.decode(chunk.decode("latin-1"))
+        self._check()
+        if b"\x00" in chunk:
+            raise LocalProtocolError("the content has a NUL")
+        starts_line, self._starts_line = self._starts_line, chunk.endswith(b"\n")
+        if chunk.rfind(b"\n.") >= 0:
             chunk = chunk.replace(b"\n.", b"\n..")
         return b"." + chunk if starts_line and chunk.startswith(b".") else chunk
 
@@ -39,20 +45,17 @@ class DotStuffer:
         Raises:
             LocalProtocolError: the content ends with a bare CR.
         """
-        if self._tail.endswith(b"\r"):
-            raise LocalProtocolError("the content ends with a bare CR")
-        return b".\r\n" if self._tail.endswith(b"\n") else b"\r\n.\r\n"
+        self._line_ends.decode("", final=True)
+        self._check()
+        return b".\r\n" if self._starts_line else b"\r\n.\r\n"
 
-    def _check(self, chunk: bytes) -> None:
-        pairs = chunk.count(b"\r\n")
-        feeds, returns = chunk.count(b"\n"), chunk.count(b"\r")
-        if self._tail.endswith(b"\r"):
-            if not chunk.startswith(b"\n"):
-                raise LocalProtocolError("the content has a bare CR")
-            feeds -= 1
-        if chunk.endswith(b"\r"):
-            returns -= 1
-        if feeds != pairs or returns != pairs:
-            raise LocalProtocolError(f"the content has a bare {'LF' if feeds != pairs else 'CR'}")
-        if b"\x00" in chunk:
-            raise LocalProtocolError("the content has a NUL")
+    def _check(self) -> None:
+        seen = self._line_ends.newlines
+        if seen is not None and seen != "\r\n":
+            raise LocalProtocolError(f"the content has a bare {'LF' if LF in seen else 'CR'}")
+
+
+def stuffed(*parts: bytes) -> bytes:
+    """The whole of a message's content with its end; raises as `DotStuffer`."""
+    stuffer = DotStuffer()
+    return stuffer.feed(b"".join(parts)) + stuffer.finish()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from postrail.core.records import Delivery, Recipient
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, RecipientResult
-from postrail.core.smtp_client import ContentWanted, Outcome, Quit, State, TransactionOver
 from postrail.core.smtp_commands import LocalProtocolError, Transaction, obstacle
-from postrail.core.smtp_content import DotStuffer
+from postrail.core.smtp_content import DotStuffer, stuffed
+from postrail.core.smtp_events import ContentWanted, Outcome, Quit, TransactionOver
+from postrail.core.smtp_states import State
 from postrail.core.verdicts import Stage, judge
 from postrail.log.interface import LogError
 from postrail.sender.job import Job
@@ -260,10 +261,8 @@ class Connection:
             return False
         if undecided:
             lost = _lost(broken, ambiguous=over.ambiguous)
-            results += [RecipientResult(recipient, lost, None) for recipient in undecided]
+            results += [RecipientResult(recipient, lost, None, over.ambiguous) for recipient in undecided]
         results += [RecipientResult(recipient, failure, None) for recipient, failure in again]
-        if over.ambiguous:
-            attempt = _as_ambiguous(attempt)
         await self._queue.settle(job, results, attempt)
         return session.machine.state is State.READY and not any(
             result.failure is not None and result.failure.scope is Scope.SESSION for result in results
@@ -279,19 +278,22 @@ class Connection:
         )
 
     async def _content(self, job: Job) -> _Content:
-        delivery, stuffer = job.delivery, DotStuffer()
-        head = stuffer.feed(delivery.header_block) + stuffer.feed(b"\r\n")
+        delivery = job.delivery
+        header_block = delivery.header_block
         if delivery.blob is not None:
-            return _Content(head, len(delivery.header_block) + 2 + delivery.blob.size_bytes, stuffer)
-        try:
-            body = b"" if job.body is None else job.body.in_memory
-            if body is None and job.body is not None:
-                body = await job.body.load()
-        except LogError as error:
-            raise _Unreadable(f"the body cannot be read from the log: {error}") from error
-        body = body or b""
-        size_bytes = len(delivery.header_block) + 2 + len(body)
-        return _Content(b"".join((head, stuffer.feed(body), stuffer.finish())), size_bytes)
+            stuffer = DotStuffer()
+            head = stuffer.feed(header_block + b"\r\n")
+            return _Content(head, len(header_block) + 2 + delivery.blob.size_bytes, stuffer)
+        body: bytes | None = b""
+        if job.body is not None:
+            body = job.body.in_memory
+            if body is None:
+                try:
+                    body = await job.body.load()
+                except LogError as error:
+                    raise _Unreadable(f"the body cannot be read from the log: {error}") from error
+        assert body is not None
+        return _Content(stuffed(header_block, b"\r\n", body), len(header_block) + 2 + len(body))
 
 
 def _transaction(delivery: Delivery, recipients: tuple[Recipient, ...], size_bytes: int) -> Transaction:
@@ -331,18 +333,6 @@ def _lost(broken: ConnectionBroken | None, *, ambiguous: bool) -> TemporaryFailu
 
 def _refused(code: int, enhanced: str, text: str) -> PermanentFailure:
     return PermanentFailure(Reply(code, enhanced, text), Scope.MESSAGE, internal=True)
-
-
-def _as_ambiguous(attempt: AttemptContext) -> AttemptContext:
-    return AttemptContext(
-        attempt.started_at,
-        attempt.duration_seconds,
-        attempt.mx_host,
-        attempt.mx_address,
-        attempt.tls,
-        ambiguous=True,
-        remote_supports_dsn=attempt.remote_supports_dsn,
-    )
 
 
 async def _closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

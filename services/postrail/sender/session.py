@@ -14,12 +14,12 @@ from prometheus_client import Counter
 from postrail.core.config import OutboundTls, TimeoutsConfig
 from postrail.core.records import RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
-from postrail.core.smtp_client import (
+from postrail.core.smtp_client import SmtpClient
+from postrail.core.smtp_events import (
     Greeted,
     Hello,
     HelloAccepted,
     SessionRefused,
-    SmtpClient,
     StartTls,
     StartTlsAccepted,
     StartTlsRefused,

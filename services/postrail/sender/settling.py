@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 from prometheus_client import Counter, Histogram
 
 from postrail.core.records import EventType
-from postrail.core.settle import AttemptContext, Policy, RecipientResult, Settlement, expire, park, settle
+from postrail.core.settle import (
+    AMBIGUOUS_DETAIL,
+    AttemptContext,
+    Policy,
+    RecipientResult,
+    Settlement,
+    expire,
+    park,
+    settle,
+)
 from postrail.sender.job import Job
 from postrail.sender.outcomes import Outcomes
 from postrail.shell import logs
@@ -39,6 +48,9 @@ _OUTCOMES = {
     EventType.PARKED: "parked",
     EventType.AMBIGUOUS: "ambiguous",
 }
+
+
+_CERTAIN: dict[str, str] = {}
 
 
 class Settler:
@@ -81,10 +93,10 @@ class Settler:
         duration.observe(attempt.duration_seconds)
         _log(job, results, attempt)
 
-    def expire(self, job: Job, original_body: bytes | None = None) -> None:
-        """Give the delivery up: its deadline has passed."""
-        now = self._clock()
-        settlement = expire(job.delivery, self._policy, now=now, randomness=os.urandom, original_body=original_body)
+    def expire(self, job: Job) -> None:
+        """Give the delivery up: its deadline has passed. Its body goes back where that was asked for and it is at hand."""
+        body = job.body.in_memory if job.body is not None and job.delivery.envelope.ret == "FULL" else None
+        settlement = expire(job.delivery, self._policy, now=self._clock(), randomness=os.urandom, original_body=body)
         self._record(job, settlement)
         LOG.info("expired", message_id=job.delivery.envelope.message_id, recipients=len(job.pending))
 
@@ -112,23 +124,29 @@ class Settler:
 
 
 def _log(job: Job, results: Sequence[RecipientResult], attempt: AttemptContext) -> None:
-    first = next((result for result in results if result.failure is not None), results[0])
-    reply = first.failure.reply if first.failure is not None else first.reply
-    route = job.delivery.route
-    fields: dict[str, object] = {
-        "message_id": job.delivery.envelope.message_id,
-        "recipients": len(results),
-        "delivered": sum(result.failure is None for result in results),
-        "attempt": job.delivery.attempts + 1,
-        "site": route.site if route is not None else "",
-        "source": route.source_address if route is not None else "",
-        "mx": attempt.mx_host,
-        "ip": attempt.mx_address,
-        "tls": attempt.tls,
-        "seconds": round(attempt.duration_seconds, 4),
-        "reply": str(reply) if reply is not None else "",
-    }
-    if attempt.ambiguous:
-        LOG.warning("attempt", ambiguous="may be delivered more than once", **fields)
-    else:
-        LOG.info("attempt", **fields)
+    shown, delivered, ambiguous = results[0], 0, False
+    for result in results:
+        if result.failure is None:
+            delivered += 1
+        elif shown.failure is None:
+            shown = result
+        ambiguous = ambiguous or result.ambiguous
+    reply = shown.reply if shown.failure is None else shown.failure.reply
+    delivery = job.delivery
+    site, source = ("", "") if delivery.route is None else (delivery.route.site, delivery.route.source_address)
+    write, certainty = (LOG.warning, {"ambiguous": AMBIGUOUS_DETAIL}) if ambiguous else (LOG.info, _CERTAIN)
+    write(
+        "attempt",
+        message_id=delivery.envelope.message_id,
+        recipients=len(results),
+        delivered=delivered,
+        attempt=delivery.attempts + 1,
+        site=site,
+        source=source,
+        mx=attempt.mx_host,
+        ip=attempt.mx_address,
+        tls=attempt.tls,
+        seconds=round(attempt.duration_seconds, 4),
+        reply="" if reply is None else str(reply),
+        **certainty,
+    )

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import cast
 
 from postrail.core.config import TimeoutsConfig
-from postrail.core.smtp_client import Command, Event, Goodbye, RemoteProtocolError, SmtpClient, State, TransactionOver
+from postrail.core.reply_parser import RemoteProtocolError
+from postrail.core.smtp_client import SmtpClient
+from postrail.core.smtp_events import Command, Event, Goodbye, TransactionOver
+from postrail.core.smtp_states import State
 from postrail.core.verdicts import Stage
 
 WRITE_BUFFER_BYTES = 512 << 10
