@@ -74,6 +74,15 @@ def test_accepted_content_has_no_bare_cr_lf_or_nul_and_ends_at_the_first_true_en
         assert b"\0" not in bare
 
 
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"x"]), max_size=15).map(b"".join))
+def test_exactly_the_content_without_bare_cr_and_lf_passes(content: bytes) -> None:
+    reader = ChunkReader(MAX_BYTES, MAX_LINE_BYTES)
+    reader.feed(content)
+    reader.finish()
+    bare = content.replace(b"\r\n", b"")
+    assert (reader.problem is None) == (b"\r" not in bare and b"\n" not in bare)
+
+
 @pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\r\r\n.\r\r\n"])
 def test_a_false_end_neither_ends_nor_passes(end: bytes) -> None:
     wire = b"Subject: one\r\n\r\nbody" + end + b"MAIL FROM:<smuggled@example.com>\r\n.\r\nQUIT\r\n"

@@ -15,7 +15,7 @@ from email.headerregistry import AddressHeader
 from email.policy import default as email_policy
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from postrail.core import header_block, refusals
 from postrail.core.address import BadAddress, check_domain
@@ -41,8 +41,7 @@ _SIMPLE_AUTHOR: Final = re.compile(
 _MESSAGE_ID: Final = re.compile(rb"<([!-;=?-~]{1,900})>")
 
 
-@dataclass(frozen=True, slots=True)
-class SubmittedHeader:
+class SubmittedHeader(NamedTuple):
     """What a message's header block says, and the fields of it that stay.
 
     `author_domains` are the From field's, in A-labels; `stream`, `tag` and `metadata` come from the control fields.

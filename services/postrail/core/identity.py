@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 from postrail.core.records import DeliveryId, MessageId, Recipient
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_OF_BYTE = bytes(ord(_ALPHABET[value & 31]) for value in range(256))
 MESSAGE_ID_LENGTH = 26
+RANDOM_CHARACTERS = 16
 RANDOM_BYTES = 10
 
 
@@ -22,6 +25,21 @@ def new_message_id(now: float, randomness: bytes) -> MessageId:
     """
     value = (int(now * 1000) << 80) | int.from_bytes(randomness, "big")
     return MessageId("".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]))
+
+
+def random_characters(randomness: bytes) -> str:
+    """One base-32 character for each byte: what `message_id` takes 16 of."""
+    return randomness.translate(_OF_BYTE).decode("ascii")
+
+
+def message_id(now: float, characters: str) -> MessageId:
+    """As `new_message_id`, from 16 of `random_characters`: cheaper where many are made."""
+    return MessageId(_time_characters(int(now * 1000)) + characters)
+
+
+@lru_cache(maxsize=16)
+def _time_characters(unix_milliseconds: int) -> str:
+    return "".join([_PAIRS[(unix_milliseconds >> shift) & 1023] for shift in (40, 30, 20, 10, 0)])
 
 
 def is_message_id(text: str) -> bool:

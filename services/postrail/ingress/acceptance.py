@@ -7,17 +7,16 @@ the reply. Never talks SMTP; it raises `Refused`. Neighbours: session calls it, 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from postrail.core import headers_in, refusals, topics
 from postrail.core.config import SigningConfig
 from postrail.core.dkim_domains import signing_domain_for
 from postrail.core.esmtp_parameters import MailParameters
 from postrail.core.headers_in import SubmittedHeader, Trace
-from postrail.core.identity import RANDOM_BYTES, new_message_id
+from postrail.core.identity import RANDOM_CHARACTERS, message_id, random_characters
 from postrail.core.records import Envelope, Event, EventType, Lane, Message, MessageId, Recipient
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter, check_author, stream_of
@@ -32,11 +31,11 @@ LOG = logs.logger("ingress")
 _LANES: Final = {"urgent": Lane.URGENT, "bulk": Lane.BULK}
 _NEXT_GROUP: Final = "signing"  # whose progress says how much waits
 _MAX_KNOWN_DOMAINS: Final = 10_000
+_POOL_IDS: Final = 256
 _LOOK_AGAIN_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A mail transaction at its end: who sends what to whom, and what the Received field says of the session."""
 
     submitter: Submitter
@@ -57,6 +56,7 @@ class Acceptance:
         self._accepted = {name: metrics.ACCEPTED.labels(name) for name in self._config.streams}
         self._keys = SigningKeys(self._config.signing)
         self._newest: dict[tuple[str, int], int] = {}
+        self._random = RandomCharacters()
 
     async def take(self, transaction: Transaction, content: Received) -> MessageId:
         """Store the message; when this returns it is durable.
@@ -73,8 +73,8 @@ class Acceptance:
         except Refused:
             await self._discard(content)
             raise
-        message_id = new_message_id(now, os.urandom(RANDOM_BYTES))
-        message = self._message(message_id, transaction, content, header, stream, now)
+        new_id = message_id(now, self._random.take())
+        message = self._message(new_id, transaction, content, header, stream, now)
         started = perf_counter()
         await self._append(message, content)
         seconds = perf_counter() - started
@@ -83,7 +83,7 @@ class Acceptance:
         metrics.ACCEPTED_BYTES.inc(message.envelope.size_bytes)
         LOG.info(
             "accepted",
-            message_id=message_id,
+            message_id=new_id,
             submitter=message.envelope.submitter,
             stream=stream,
             client=transaction.client,
@@ -93,7 +93,7 @@ class Acceptance:
             header_message_id=message.envelope.header_message_id,
             append_seconds=round(seconds, 4),
         )
-        return message_id
+        return new_id
 
     def _message(
         self,
@@ -184,6 +184,24 @@ class Acceptance:
     async def _discard(self, content: Received) -> None:
         if content.blob is not None:
             await self._context.blobs.discard(content.blob)
+
+
+class RandomCharacters:
+    """The random part of message ids, from the kernel's generator in one call for many: a call costs more than an id."""
+
+    def __init__(self) -> None:
+        self._pool = ""
+        self._at = 0
+
+    def take(self) -> str:
+        """The characters for one id; never the same twice."""
+        start = self._at
+        end = self._at = start + RANDOM_CHARACTERS
+        if end > len(self._pool):
+            self._pool = random_characters(os.urandom(_POOL_IDS * RANDOM_CHARACTERS))
+            start, end = 0, RANDOM_CHARACTERS
+            self._at = end
+        return self._pool[start:end]
 
 
 class SigningKeys:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from postrail.core import header_block, refusals
 from postrail.core.records import BlobRef
@@ -29,8 +29,7 @@ class Spool:
     used_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """Content at its end: the header block, and the body either here or in the blob store (`body` is then None)."""
 
     header_block: bytes
@@ -93,13 +92,18 @@ class Content:
                 return
             self._header = held[:end]
             held = held[end + 2 :]
-        self._forget_memory()
+        self.forget()
         try:
             if self._writer is None:
                 self._writer = self._blobs.writer()
             await self._writer.write(held)
         except OSError as error:
             await self._fail(_refused_by_disk(error))
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether nothing of it was written to the blob store."""
+        return self._writer is None
 
     async def finish(self) -> Received:
         """The whole content; a body in the blob store is durable.
@@ -114,7 +118,7 @@ class Content:
         if self._writer is None:
             pieces = self._pieces
             block, body = header_block.split(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            self._forget_memory()
+            self.forget()
             if len(block) > self._max_header_bytes:
                 raise self._header_too_large()
             return Received(block, body, None, len(body))
@@ -126,7 +130,7 @@ class Content:
 
     async def drop(self) -> None:
         """Leave nothing behind, in memory or on disk. Harmless at any time but after the record was stored."""
-        self._forget_memory()
+        self.forget()
         if self._writer is not None:
             try:
                 await self._writer.abort()
@@ -137,7 +141,8 @@ class Content:
         self.failure = refused
         await self.drop()
 
-    def _forget_memory(self) -> None:
+    def forget(self) -> None:
+        """Give the memory back."""
         self._spool.used_bytes -= self._memory_bytes
         self._memory_bytes = 0
         self._pieces = []

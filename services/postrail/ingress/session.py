@@ -145,7 +145,7 @@ class SubmissionSession(Transfer):
         return work
 
     def _command(self, line: bytes) -> Awaitable[None] | None:
-        if line[-2:] != b"\r\n" or line.find(b"\r") != len(line) - 2:
+        if line.find(b"\r") != len(line) - 2:
             raise refusals.unreadable("Lines end in CR LF; bare CR and LF are not accepted")
         if b"\0" in line:
             raise refusals.unreadable("NUL is not accepted")

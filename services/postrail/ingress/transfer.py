@@ -125,7 +125,11 @@ class Transfer(Authentication):
                 await content.spill()
             await self._accept(transaction, content, reader)
         finally:
-            await self.end_transaction()
+            if content.is_in_memory:
+                content.forget()
+                self.transaction = None
+            else:
+                await self.end_transaction()
 
     async def smtp_BDAT(self, arg: str) -> None:
         """RFC 3030: exactly so many octets follow the command; they are read even when it is refused."""
