@@ -149,6 +149,13 @@ class LogContract:
         again = await read(await log.consumer(["accepted.bulk"], "signing"), 2)
         assert [(record.value, record.decoded) for record in again] == [(b"1", None), (b"2", None)]
 
+    async def test_topics_are_known_by_name_and_stay_known(self, log: Log, log_factory: LogFactory) -> None:
+        await log.append(numbered("accepted.bulk", 1))
+        await log.consumer(["signed.bulk"], "routing")
+        assert sorted(log.topic_names()) == ["accepted.bulk", "signed.bulk"]
+        await log.close()
+        assert sorted((await log_factory.open()).topic_names()) == ["accepted.bulk", "signed.bulk"]
+
     async def test_an_empty_body_is_not_no_body(self, log: Log) -> None:
         await log.append([Append("accepted.bulk", b"a", b"1", b"")])
         [record] = await read(await log.consumer(["accepted.bulk"], "signing"), 1)

@@ -51,6 +51,15 @@ async def test_what_is_overdue_comes_at_once_and_in_due_order(stage: Setting) ->
     await service.drain()
 
 
+async def test_mail_in_a_tier_that_the_configuration_has_no_more_comes_back_too(stage: Setting) -> None:
+    await stage.put("deferred.7.5s", deferral(time.time() - 1.0, 1))
+    service = SchedulerService(stage.context)
+    await service.start()
+    (found,) = await stage.deliveries("due.urgent", 1)
+    assert found.envelope.message_id == message_id(1)
+    await service.drain()
+
+
 async def test_later_record_that_is_due_earlier_does_not_wait_for_the_first(stage: Setting) -> None:
     await stage.put("deferred.60s", deferral(time.time() + 60.0, 1))
     await stage.put("deferred.60s", deferral(time.time() + 0.3, 2))

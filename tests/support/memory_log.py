@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from postrail.log.interface import (
@@ -138,6 +138,9 @@ class MemoryLog:
         if on_assigned is not None:
             await on_assigned(consumer.assigned)
         return consumer
+
+    def topic_names(self) -> Collection[str]:
+        return self.topics.keys()
 
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:
         return {

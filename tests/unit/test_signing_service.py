@@ -18,6 +18,7 @@ from postrail.core.config import KeyConfig, SigningConfig, SigningDomainConfig
 from postrail.core.records import BlobRef, Envelope, Lane, Message, MessageId, Recipient
 from postrail.log.interface import Append, TopicPartition
 from postrail.log.progress import Progress
+from postrail.shell import stage as stage_module
 from postrail.shell.context import Context
 from postrail.signing import keys as keys_module
 from postrail.signing import service as service_module
@@ -264,3 +265,29 @@ def test_weak_and_unusable_keys_are_refused(tmp_path: Path, rsa_pem: bytes) -> N
     file.write_bytes(b"no key")
     with pytest.raises(ValueError, match="PEM"):
         keys_module.load_key(file, "s")
+
+
+async def test_many_that_wait_for_a_key_are_set_aside_and_signed_when_it_is_back(
+    key_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "ASIDE_SPREAD", -1)  # as if much had been accepted since
+    log = MemoryLog()
+    await accept(log, message())
+    good = key_files[1].read_bytes()
+    key_files[1].unlink()
+    signing = service(log, signing_config(key_files))
+    await signing.start()
+    await until(lambda: log.progress.get(("signing", BULK)) == Progress(1))
+    await signing.drain()
+    (waiting,) = log.topics[topics.ASIDE]
+    assert decode_message(waiting.value) == message()
+
+    key_files[1].write_bytes(good)
+    waiting.appended_at = 0.0
+    again = service(log, signing_config(key_files))
+    await again.start()
+    await until(lambda: log.progress.get(("signing", TopicPartition(topics.ASIDE, 0))) == Progress(1))
+    assert again.problem() is None
+    await again.drain()
+    (record,) = log.topics[topics.laned(topics.SIGNED, Lane.BULK)]
+    assert verified(decode_message(record.value), b"Hello \t you\r\n", key_files)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from postrail.core import topics
-from postrail.log.interface import Append, LogError, LogFull, LogUnavailable, Record, TopicPartition
+from postrail.log.interface import Append, Body, LogError, LogFull, LogUnavailable, Record, TopicPartition
 from postrail.log.progress import Progress
 from postrail.shell import stage as stage_module
 from postrail.shell.context import Context
@@ -21,7 +21,7 @@ from tests.support.memory_log import MemoryLog
 IN = TopicPartition("in", 0)
 
 
-def on(log: MemoryLog, handle: Handle, **options: int) -> Stage:
+def on(log: MemoryLog, handle: Handle, **options: Any) -> Stage:
     context = cast("Context", SimpleNamespace(log=log, clock=lambda: 1_800_000_000.0))
     return Stage("unit", context, ["in"], "unit", handle, poison_delays_seconds=(0, 0), **options)
 
@@ -313,3 +313,42 @@ async def test_a_loop_that_died_is_a_problem(monkeypatch: pytest.MonkeyPatch) ->
     assert "unit-commit has stopped" in (stage.problem() or "")
     await stage.drain()
     assert ("unit", IN) not in log.progress
+
+
+async def test_what_is_not_ready_is_set_aside_once_half_the_room_is_taken() -> None:
+    log = await filled(20)
+
+    def handle(record: Record) -> list[Append]:
+        if int(record.value[1:]) % 2:
+            raise NotReady(3600, "no key")
+        return pass_on(record)
+
+    stage = on(log, handle, kept_back=6, aside="aside")
+    await stage.start()
+    await until(lambda: len(values(log)) == 10 and len(values(log, "aside")) == 7)
+    await stage.drain()
+    assert values(log, "aside") == [b"v%d" % number for number in range(7, 20, 2)]
+    assert log.topics["aside"][0].key == b"k7"
+    assert await cast("Body", log.topics["aside"][0].body).load() == b"body"
+    assert log.progress["unit", IN] == Progress(1, frozenset(range(2, 20)) - {3, 5})
+
+
+async def test_what_holds_back_the_commits_is_set_aside_at_its_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "ASIDE_SPREAD", 5)
+    log = await filled(3)
+
+    def handle(record: Record) -> list[Append]:
+        if record.value == b"v0":
+            raise NotReady(0, "no key")
+        return pass_on(record)
+
+    stage = on(log, handle, aside="aside")
+    await stage.start()
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(0, frozenset({1, 2})))
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert "aside" not in log.topics
+    await log.append([Append("in", b"key", b"v%d" % number) for number in range(3, 8)])
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(8))
+    await stage.drain()
+    assert values(log, "aside") == [b"v0"]

@@ -79,8 +79,8 @@ def waiting(path: Path) -> Iterator[Waiting]:
 
 def _waiting(base: str, record: Record) -> Waiting:
     try:
-        if base in {topics.ACCEPTED, topics.SIGNED}:
-            stage = "to be signed" if base == topics.ACCEPTED else "to be routed"
+        if base in {topics.ACCEPTED, topics.ASIDE, topics.SIGNED}:
+            stage = "to be routed" if base == topics.SIGNED else "to be signed"
             return _of_envelope(stage, codec.decode_message(record.value).envelope)
         if base == topics.DEAD_LETTERS:
             letter = codec.decode_dead_letter(record.value)

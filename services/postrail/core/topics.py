@@ -15,8 +15,11 @@ FEEDBACK = "feedback"
 DEAD_LETTERS = "dead-letters"
 
 ACCEPTED = "accepted"
+ASIDE = "aside"
+"""Accepted messages that wait for a key to be signed with, where many do."""
 SIGNED = "signed"
 DUE = "due"
+_DEFERRED = "deferred"
 
 _SUFFIX = {Lane.URGENT: ".urgent", Lane.BULK: ".bulk"}
 
@@ -38,12 +41,18 @@ def outbound(pool: str, group: str) -> str:
 
 def deferred(tier_seconds: float) -> str:
     """The topic of one retry tier; not laned, because it is read in due order."""
-    return f"deferred.{tier_seconds:g}s"
+    return f"{_DEFERRED}.{tier_seconds:g}s"
+
+
+def tier_of(topic: str) -> float | None:
+    """The seconds of a retry tier's topic; None for any other topic."""
+    kind, _, tier = topic.partition(".")
+    return float(tier[:-1]) if kind == _DEFERRED else None
 
 
 def mail_topics(pools: Sequence[str], groups: Sequence[str], tiers_seconds: Sequence[float]) -> tuple[str, ...]:
     """All topics that hold mail, and so must be kept longer than a message lives."""
-    names = [*lanes(ACCEPTED), *lanes(SIGNED), *lanes(DUE)]
+    names = [*lanes(ACCEPTED), ASIDE, *lanes(SIGNED), *lanes(DUE)]
     names += [topic for pool in pools for group in groups for topic in lanes(outbound(pool, group))]
     names += [deferred(tier) for tier in tiers_seconds]
     return tuple(names)

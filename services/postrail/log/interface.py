@@ -7,7 +7,7 @@ embedded implementation), and a Kafka one later. `tests/contract/log_contract.py
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -165,6 +165,10 @@ class Log(Protocol):
         """Join `group` on `topics`, which are created if they don't exist. Starts at what the group has committed, or at
         the earliest record that is kept. `on_assigned` has run for the first assignment before this returns, where the
         implementation assigns at once."""
+        ...
+
+    def topic_names(self) -> Collection[str]:
+        """The names of all topics that were ever appended to or joined."""
         ...
 
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:

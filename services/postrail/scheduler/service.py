@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from postrail.core.config import RetryConfig
+from postrail.core.topics import tier_of
 from postrail.scheduler.tier import TierReader
 from postrail.shell.context import Context
 
@@ -15,18 +15,21 @@ from postrail.shell.context import Context
 class SchedulerService:
     """deferred.<tier> → due.<lane>.
 
-    The tiers of the defaults are read as well as the configured ones, so that mail does not stay behind in a tier that the
-    configuration replaced.
+    Every tier that the log has ever held is read beside the configured ones, so that no mail stays behind in a tier that
+    the configuration has no more.
     """
 
     name = "scheduler"
 
     def __init__(self, context: Context) -> None:
-        tiers = {*context.config.delivery.retry.tiers_seconds, *RetryConfig().tiers_seconds}
-        self._tiers = [TierReader(context, tier) for tier in sorted(tiers)]
+        self._context = context
+        self._tiers: list[TierReader] = []
 
     async def start(self) -> None:
         """Take up work."""
+        found = [seconds for name in self._context.log.topic_names() if (seconds := tier_of(name)) is not None]
+        tiers = {*self._context.config.delivery.retry.tiers_seconds, *found}
+        self._tiers = [TierReader(self._context, tier) for tier in sorted(tiers)]
         for tier in self._tiers:
             await tier.start()
 

@@ -58,6 +58,8 @@ NO_PROGRESS_SECONDS = 60.0
 DRAIN_SECONDS = 10.0
 SAFE_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
 """Up to this spread the commit's metadata fits, whatever is finished: a bit a record, in base64."""
+ASIDE_SPREAD = SAFE_SPREAD // 2
+"""Beyond this spread what is not ready is set aside, so that the commits of its partition never become too long."""
 QUIET_SECONDS = 60.0
 """The same reason for keeping records back is logged once in this time."""
 
@@ -85,6 +87,8 @@ class Stage:
         batch: how many records are polled at a time, and about how many a transaction holds.
         in_flight: how many awaitables run at a time.
         kept_back: how many records may wait for a later try; beyond that nothing new is polled.
+        aside: the topic to which records that are not ready go when half of `kept_back` wait in memory, or when they hold
+            back their partition's commits; `postrail.shell.stage_aside` reads it. None: they all wait in memory.
         poison_delays_seconds: the waits between the tries; one try more than there are waits.
     """
 
@@ -99,6 +103,7 @@ class Stage:
         batch: int = 200,
         in_flight: int = 1000,
         kept_back: int = 10_000,
+        aside: str | None = None,
         poison_delays_seconds: Sequence[float] = POISON_DELAYS_SECONDS,
     ) -> None:
         self.name = name
@@ -110,6 +115,7 @@ class Stage:
         self._batch = batch
         self._max_in_flight = in_flight
         self._max_kept = kept_back
+        self._aside = aside
         self._poison_delays = tuple(poison_delays_seconds)
         self._partitions: dict[TopicPartition, Partition] = {}
         self._outcomes: list[tuple[Partition, int, Sequence[Append]]] = []
@@ -173,15 +179,21 @@ class Stage:
         """Why there is no progress; None when all is well or there is nothing to do."""
         if self._consumer is None or self._draining:
             return None
-        for task in (self._fetcher, self._committer):
-            if task is not None and task.done():
-                return f"{self.name}: {task.get_name()} has stopped: {task.exception()!r}; restart the process"
+        if stopped := self.stopped():
+            return stopped
         silent_seconds = time.monotonic() - self._progress_at
         waiting = self._consumer.lag() + len(self._outcomes)
         if silent_seconds < NO_PROGRESS_SECONDS or not (waiting or self._committing):
             return None
         reason = self._trouble or (f"{len(self._kept)} records are kept back; see the log" if self._kept else "unknown")
         return f"{self.name}: no progress for {silent_seconds:.0f} s while {waiting} records wait: {reason}"
+
+    def stopped(self) -> str | None:
+        """Which of the stage's loops has ended, as none ever should before `drain`."""
+        for task in (self._fetcher, self._committer):
+            if task is not None and task.done() and not self._draining:
+                return f"{self.name}: {task.get_name()} has stopped: {task.exception()!r}; restart the process"
+        return None
 
     # Polling and handling
 
@@ -270,7 +282,10 @@ class Stage:
         """Decide what becomes of a record whose handling raised."""
         if isinstance(error, NotReady):
             self._warn(error.reason, error.delay_seconds)
-            self._keep(partition, record, tries, error.delay_seconds)
+            if self._aside is not None and self._is_crowded(partition):
+                self._settle(partition, record, [set_aside(record, self._aside)])
+            else:
+                self._keep(partition, record, tries, error.delay_seconds)
         elif isinstance(error, LogError):
             self._warn(f"the log cannot be read: {error}", LOG_RETRY_SECONDS[1])
             self._keep(partition, record, tries, LOG_RETRY_SECONDS[1])
@@ -297,6 +312,10 @@ class Stage:
             )
             append = Append(topic_names.DEAD_LETTERS, record.key, encode_dead_letter(letter), record.body)
             self._settle(partition, record, [append])
+
+    def _is_crowded(self, partition: Partition) -> bool:
+        """Whether a record that is not ready should make room for others."""
+        return len(self._kept) >= self._max_kept // 2 or partition.tracker.spread > ASIDE_SPREAD
 
     def _keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
         if not partition.revoked and not self._draining:
@@ -405,6 +424,11 @@ class Stage:
             partition.revoked = True
         self._kept.let_go(gone)
         self._room.set()
+
+
+def set_aside(record: Record, topic: str) -> Append:
+    """The same record in the topic of those that are not ready."""
+    return Append(topic, record.key, record.value, record.body, record.decoded)
 
 
 def _traceback(error: Exception) -> str:

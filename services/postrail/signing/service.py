@@ -21,6 +21,7 @@ from postrail.log.interface import Append, Body, Record
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.shell.stage import NotReady, Stage
+from postrail.shell.stage_aside import Aside
 from postrail.signing.keys import Key, KeyRing, KeyUnavailable
 from postrail.wire.codec import encode_message
 from postrail.wire.input import message_of
@@ -37,6 +38,8 @@ KEY_FAILURES = Counter("postrail_signing_key_failures_total", "Times that a mess
 GROUP = "signing"
 BATCH = 100
 KEY_RETRY_SECONDS = 60.0
+ASIDE_RETRY_SECONDS = 300.0
+"""Where many messages wait for a key: each try of one writes its record again."""
 BLOBS_AT_A_TIME = 4
 LOADS_AT_A_TIME = 32
 
@@ -53,7 +56,10 @@ class SigningService:
         self._keys = KeyRing(self._config, time.monotonic)
         self._blob_slots = asyncio.Semaphore(BLOBS_AT_A_TIME)
         self._load_slots = asyncio.Semaphore(LOADS_AT_A_TIME)
-        self._stage = Stage(self.name, context, topics.lanes(topics.ACCEPTED), GROUP, self._handle, batch=BATCH)
+        self._stage = Stage(
+            self.name, context, topics.lanes(topics.ACCEPTED), GROUP, self._handle, batch=BATCH, aside=topics.ASIDE
+        )
+        self._aside = Aside(self.name, context, topics.ASIDE, GROUP, self._handle, ASIDE_RETRY_SECONDS)
 
     async def start(self) -> None:
         """Take up work. A key that is missing now is no reason not to start: only its domain's mail waits."""
@@ -63,14 +69,15 @@ class SigningService:
             except KeyUnavailable as error:
                 LOG.warning("a DKIM key cannot be used; mail of this domain waits", domain=domain, reason=str(error))
         await self._stage.start()
+        await self._aside.start()
 
     async def drain(self) -> None:
         """Finish the batch, commit, leave."""
-        await self._stage.drain()
+        await asyncio.gather(self._stage.drain(), self._aside.drain())
 
     def problem(self) -> str | None:
         """Why signing makes no progress; None when all is well."""
-        return self._stage.problem()
+        return self._stage.problem() or self._aside.problem()
 
     def _handle(self, record: Record) -> Sequence[Append] | Awaitable[Sequence[Append]]:
         message = message_of(record)

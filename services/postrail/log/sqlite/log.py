@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -183,6 +183,10 @@ class SqliteLog:
         self._consumers.append(consumer)
         await membership.join(consumer)
         return consumer
+
+    def topic_names(self) -> Collection[str]:
+        """As `Log.topic_names`."""
+        return self._topics.by_topic.keys()
 
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:
         """As `Log.committed`."""
