@@ -12,6 +12,30 @@ from postrail.core import records as core
 from postrail.core.replies import Reply, Scope
 from postrail.wire import records_pb2 as pb
 
+_OFTEN_EMPTY = (
+    "delivery_id",
+    "submitter",
+    "stream",
+    "tag",
+    "attempt",
+    "site",
+    "group",
+    "pool",
+    "source_address",
+    "mx_host",
+    "mx_address",
+    "tls",
+    "duration_seconds",
+    "queued_seconds",
+    "due_at",
+    "detail",
+    "header_message_id",
+    "reverse_path",
+    "size_bytes",
+    "bounce_class",
+)
+"""Fields of an event that are named alike on both sides. Most are empty in most events, and what is empty is not written."""
+
 
 class UndecodableRecord(ValueError):
     """The bytes are no record of the expected type."""
@@ -180,33 +204,12 @@ def decode_deferred(value: bytes) -> core.Deferred:
 
 def encode_event(event: core.Event) -> bytes:
     """The record of the topic events."""
-    out = pb.Event(
-        type=int(event.type),
-        at=event.at,
-        message_id=event.message_id,
-        recipients=event.recipients,
-        delivery_id=event.delivery_id,
-        submitter=event.submitter,
-        stream=event.stream,
-        tag=event.tag,
-        attempt=event.attempt,
-        scope=event.scope.value if event.scope else "",
-        site=event.site,
-        group=event.group,
-        pool=event.pool,
-        source_address=event.source_address,
-        mx_host=event.mx_host,
-        mx_address=event.mx_address,
-        tls=event.tls,
-        duration_seconds=event.duration_seconds,
-        queued_seconds=event.queued_seconds,
-        due_at=event.due_at,
-        detail=event.detail,
-        header_message_id=event.header_message_id,
-        reverse_path=event.reverse_path,
-        size_bytes=event.size_bytes,
-        bounce_class=event.bounce_class,
-    )
+    out = pb.Event(type=int(event.type), at=event.at, message_id=event.message_id, recipients=event.recipients)
+    for name in _OFTEN_EMPTY:
+        if value := getattr(event, name):
+            setattr(out, name, value)
+    if event.scope is not None:
+        out.scope = event.scope.value
     if event.reply is not None:
         _put_reply(event.reply, out.reply)
     return out.SerializeToString()
