@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from postrail.core.records import EventType, Notify, Recipient, RouteKind
+from postrail.core.records import EventType, Lane, Notify, Recipient, RouteKind
+from postrail.core.topics import ACCEPTED, laned
 from tests.support.scripted_smtp import scripted
 from tests.support.sending import BODY, HEADER, a_delivery, of_type, sender_config, sending
 
@@ -244,6 +245,17 @@ async def test_expired_mail_is_given_up_without_an_attempt(tmp_path: Path) -> No
         assert of_type(events, EventType.EXPIRED)
         assert of_type(events, EventType.NOTIFIED)
         assert server.sessions == []
+
+
+@pytest.mark.parametrize(("ret", "whole"), [("FULL", True), ("HDRS", False)])
+async def test_expired_mail_goes_back_as_its_sender_asked(tmp_path: Path, ret: str, whole: bool) -> None:
+    async with sending(tmp_path, sender_config(tmp_path)) as sender:
+        await sender.put((a_delivery(1, TO, expires_at=time.time() - 1, ret=ret), BODY))
+        await sender.events(2)
+        lanes = [laned(ACCEPTED, lane) for lane in Lane]
+        (notice,) = await (await sender.context.log.consumer(lanes, "test")).poll(10, 5.0)
+        assert notice.body is not None
+        assert (BODY in await notice.body.load()) is whole
 
 
 async def test_lmtp_over_a_unix_socket_answers_for_each_recipient(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_null_reverse_path_gets_events_and_no_notification() -> None:
 
 
 def test_site_that_is_left_alone_delays_the_retry() -> None:
-    attempt = replace(ATTEMPT, site_delay_seconds=3600.0)
+    attempt = ATTEMPT._replace(site_delay_seconds=3600.0)
     ((tier, waiting),) = settled(delivery(ANN), failed(ANN, BUSY), attempt=attempt).deferred
     assert (tier, waiting.due_at) == (3600.0, START + 11 + 3600)
 
@@ -250,7 +250,7 @@ def test_success_is_ours_to_tell_where_nobody_else_does(kind: RouteKind, support
     of = delivery(asks)
     assert of.route is not None
     of = replace(of, route=replace(of.route, kind=kind))
-    settlement = settled(of, ok(asks), attempt=replace(ATTEMPT, remote_supports_dsn=supports))
+    settlement = settled(of, ok(asks), attempt=ATTEMPT._replace(remote_supports_dsn=supports))
     assert len(settlement.notices) == (1 if action else 0)
     assert all(action in notice.body for notice in settlement.notices if action)
 

@@ -21,7 +21,7 @@ ALL = Capabilities(
     pipelining=True, starttls=True, eight_bit=True, smtputf8=True, dsn=True, size=True, size_bytes=10_000
 )
 PLAIN = Transaction("a@example.org", (Recipient("b@example.com"),), 500)
-RICH = replace(PLAIN, eight_bit=True, smtputf8=True, ret="HDRS", envid="id+1 x")
+RICH = PLAIN._replace(eight_bit=True, smtputf8=True, ret="HDRS", envid="id+1 x")
 
 
 def test_capabilities_are_read() -> None:
@@ -57,7 +57,7 @@ def test_parameters_go_to_servers_that_know_them() -> None:
 
 
 def test_the_null_reverse_path() -> None:
-    assert mail_line(replace(PLAIN, reverse_path=""), ALL).startswith(b"MAIL FROM:<> ")
+    assert mail_line(PLAIN._replace(reverse_path=""), ALL).startswith(b"MAIL FROM:<> ")
 
 
 def test_an_international_original_recipient() -> None:
@@ -68,7 +68,7 @@ def test_an_international_original_recipient() -> None:
 @pytest.mark.parametrize("bad", ["a@b\r\nRCPT TO:<x@y>", "a\n@b", "a\r@b", "a\x00@b", "a>@b", '"a\r\n"@b', "<a@b"])
 def test_addresses_that_would_smuggle_are_refused(bad: str) -> None:
     with pytest.raises(LocalProtocolError):
-        mail_line(replace(PLAIN, reverse_path=bad), ALL)
+        mail_line(PLAIN._replace(reverse_path=bad), ALL)
     with pytest.raises(LocalProtocolError):
         rcpt_line(Recipient(bad), ALL)
 
@@ -79,7 +79,7 @@ def test_a_quoted_local_part_may_hold_brackets() -> None:
 
 def test_parameters_cannot_smuggle() -> None:
     assert xtext("a\r\nb c") == "a+0D+0Ab+20c"
-    line = mail_line(replace(PLAIN, envid="x\r\nDATA"), ALL)
+    line = mail_line(PLAIN._replace(envid="x\r\nDATA"), ALL)
     assert line.count(b"\r\n") == 1
 
 
@@ -88,11 +88,11 @@ def test_parameters_cannot_smuggle() -> None:
     [
         (PLAIN, NO_CAPABILITIES, None),
         (RICH, ALL, None),
-        (replace(PLAIN, eight_bit=True), NO_CAPABILITIES, "5.6.3"),
-        (replace(PLAIN, smtputf8=True), replace(ALL, smtputf8=False), "5.6.7"),
-        (replace(PLAIN, size_bytes=10_001), ALL, "5.3.4"),
-        (replace(PLAIN, size_bytes=10_000), ALL, None),
-        (replace(PLAIN, size_bytes=10_001), replace(ALL, size_bytes=None), None),
+        (PLAIN._replace(eight_bit=True), NO_CAPABILITIES, "5.6.3"),
+        (PLAIN._replace(smtputf8=True), replace(ALL, smtputf8=False), "5.6.7"),
+        (PLAIN._replace(size_bytes=10_001), ALL, "5.3.4"),
+        (PLAIN._replace(size_bytes=10_000), ALL, None),
+        (PLAIN._replace(size_bytes=10_001), replace(ALL, size_bytes=None), None),
     ],
 )
 def test_what_stands_in_the_way(transaction: Transaction, peer: Capabilities, status: str | None) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from postrail.core.smtp_commands import LocalProtocolError
 from postrail.core.smtp_content import DotStuffer
+from postrail.core.smtp_content import stuffed as whole
 
 
 def stuffed(*chunks: bytes) -> bytes:
@@ -71,6 +72,16 @@ def test_a_server_gets_back_what_was_sent_however_it_was_cut(lines: list[bytes],
 def test_bare_cr_lf_and_nul_never_leave(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(LocalProtocolError):
         stuffed(*chunks)
+
+
+@given(st.lists(st.text("\r\n.a", max_size=6).map(str.encode), max_size=6))
+def test_content_leaves_exactly_when_each_cr_and_lf_is_half_of_a_pair(chunks: list[bytes]) -> None:
+    rest = b"".join(chunks).replace(b"\r\n", b"")
+    if b"\r" in rest or b"\n" in rest:
+        with pytest.raises(LocalProtocolError):
+            stuffed(*chunks)
+    else:
+        assert stuffed(*chunks) == whole(*chunks)
 
 
 def test_a_line_end_may_be_cut_in_two() -> None:

@@ -38,8 +38,7 @@ class RecipientResult(NamedTuple):
     ambiguous: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptContext:
+class AttemptContext(NamedTuple):
     """How the attempt went, for all its recipients.
 
     Attributes:
@@ -67,8 +66,7 @@ class Policy:
     hostname: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What is to be appended, all or nothing. `deferred` pairs the tier's seconds with the record."""
 
     events: tuple[Event, ...]

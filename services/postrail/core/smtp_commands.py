@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from postrail.core.records import Notify, Recipient
 from postrail.core.replies import PermanentFailure, Reply, Scope
@@ -50,8 +51,7 @@ def parse_capabilities(lines: Sequence[str]) -> Capabilities:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """One message for one server. `size_bytes` counts what is sent before dot-stuffing, without the final dot."""
 
     reverse_path: str

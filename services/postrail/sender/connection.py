@@ -264,9 +264,10 @@ class Connection:
             results += [RecipientResult(recipient, lost, None, over.ambiguous) for recipient in undecided]
         results += [RecipientResult(recipient, failure, None) for recipient, failure in again]
         await self._queue.settle(job, results, attempt)
-        return session.machine.state is State.READY and not any(
-            result.failure is not None and result.failure.scope is Scope.SESSION for result in results
-        )
+        if session.machine.state is not State.READY:
+            return False
+        failures = [result.failure for result in results if result.failure is not None]
+        return not any(failure.scope is Scope.SESSION for failure in failures)
 
     def _is_stale(self, outcome: Outcome, failure: Failure) -> bool:
         """Whether a reused session ended itself before it took the message: another one will do."""

@@ -294,7 +294,7 @@ class SiteQueue:
         first = self.backlog.pop(bundle)
         delay = self._block(bundle, str(failure.reply))
         if first is not None:
-            await self._record(first, failure, replace(attempt, site_delay_seconds=delay))
+            await self._record(first, failure, attempt._replace(site_delay_seconds=delay))
 
     async def _record(self, job: Job, failure: Failure, attempt: AttemptContext) -> None:
         if job.delivery.envelope.expires_at <= self.clock() and isinstance(failure, TemporaryFailure):
@@ -329,7 +329,7 @@ class SiteQueue:
                 continue
             failed = True
             if isinstance(failure, TemporaryFailure) and failure.scope is Scope.SITE:
-                attempt = replace(attempt, site_delay_seconds=self._leave_alone(failure.reply))
+                attempt = attempt._replace(site_delay_seconds=self._leave_alone(failure.reply))
                 break
         else:
             if delivered:

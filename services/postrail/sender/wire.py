@@ -46,6 +46,7 @@ class Wire(asyncio.Protocol):
         self._waiter: asyncio.Future[Event] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._early: Event | None = None
+        self._unread = False  # whether more than one event may have come at once
         self._deadline = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -76,9 +77,11 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.machine.receive(data)
         if self._early is not None:
+            self._unread = True
             return
         pending = self.machine.pending
         event = self._pull()
+        self._unread = event is not None
         if self._waiter is not None:
             if event is not None:
                 self._answer(event)
@@ -119,8 +122,9 @@ class Wire(asyncio.Protocol):
             ConnectionBroken: there will be none.
         """
         event, self._early = self._early, None
-        if event is None and self.broken is None:
+        if event is None and self._unread and self.broken is None:
             event = self._pull()
+            self._unread = event is not None
         if event is not None:
             return event
         if self.broken is not None:
