@@ -62,7 +62,7 @@ class LogConfig(Section):
     """Submission answers 452 when the disk has less room than this."""
     max_bytes: Bytes | None = None
     """Submission answers 452 when a worker's log file grows beyond this."""
-    hot_bytes: Bytes = 64 << 20
+    hot_bytes: Bytes = 32 << 20
     """Bodies and records kept in memory between stages, for each worker."""
 
 

@@ -109,7 +109,8 @@ class Router:
         self._max_recipients = routing.max_recipients_per_delivery
         self._own_names = own_names(config)
         self._sites = SiteTable(routing)
-        self._smarthost_of_all = routing.smarthosts.get("*")
+        of_all = routing.smarthosts.get("*")
+        self._smarthost_of_all = None if of_all is None else _smarthost(of_all, "*")
         self._fixed: dict[str, Hop] = {
             **{ascii_domain(name): _smarthost(to, name) for name, to in routing.smarthosts.items() if name != "*"},
             **{ascii_domain(name): _local(to, name) for name, to in routing.local_domains.items()},
@@ -135,7 +136,7 @@ class Router:
         if not domain:
             return _permanent(553, "5.1.3", "the recipient's address has no domain")
         if self._smarthost_of_all is not None:
-            return _smarthost(self._smarthost_of_all, "*")
+            return self._smarthost_of_all
         return self._literal(domain) if domain.startswith("[") else None
 
     def by_mx(self, domain: str, answer: MxAnswer) -> Hop | Failure:
