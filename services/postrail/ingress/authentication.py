@@ -19,7 +19,8 @@ from postrail.core.headers_in import Trace
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter
 from postrail.ingress import metrics
-from postrail.ingress.connection import Connection, ConnectionEnded
+from postrail.ingress.connection import ConnectionEnded
+from postrail.ingress.encryption import EncryptedConnection
 from postrail.ingress.reception import Door
 from postrail.shell import logs
 
@@ -27,7 +28,7 @@ LOG = logs.logger("ingress")
 _MECHANISMS: Final = frozenset({"PLAIN", "LOGIN"})
 
 
-class Authentication(Connection):
+class Authentication(EncryptedConnection):
     """Who the client is, and how it says so."""
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:

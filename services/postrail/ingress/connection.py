@@ -4,13 +4,12 @@ aiosmtpd reads content line by line and holds it all, lets a false end of data t
 write of its own. Here input is a buffer that is answered from in the transport's own call (`answer`); the session's one
 task is woken only for what must wait. Replies leave together when the buffer is empty, and a deadline is a number that
 the service's one sweep compares: no timer and no task for a wait. Kept from aiosmtpd are the AUTH exchanges. Owns no
-command; those are in `session`.
+command; those are in `session`. Its neighbour `encryption` adds TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -22,9 +21,8 @@ from postrail.core.refusals import Refused
 MAX_LINE_BYTES: Final = 12_288  # RFC 4954 §4: the longest line of an AUTH exchange; others are shorter
 _PAUSE_READING_BYTES: Final = 256 << 10
 NEVER: Final = float("inf")
-_CLOSE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
 _LINGER_BYTES: Final = 1 << 20
-HANDSHAKE_SECONDS: Final = 20.0
 
 
 class ConnectionEnded(Exception):
@@ -45,7 +43,7 @@ class _Lines:
 
 
 class Connection(SMTP):
-    """Input, output, deadline and TLS of one session. Subclasses give it its commands."""
+    """Input, output and deadline of one session. Subclasses give it its commands."""
 
     # The challenges that clients expect; aiosmtpd's own end in NUL.
     AuthLoginUsernameChallenge = "Username:"
@@ -92,7 +90,7 @@ class Connection(SMTP):
             self._input = data
         self._at = 0
         self._serve()
-        if not self._reading_paused and len(self._input) - self._at > _PAUSE_READING_BYTES:
+        if len(self._input) - self._at > _PAUSE_READING_BYTES and not self._reading_paused and not self.is_ended:
             self._reading_paused = True
             self.transport.pause_reading()
         _wake(self._input_waiter)
@@ -152,11 +150,11 @@ class Connection(SMTP):
             return
         if work is not None:
             waiter.set_result(work)
-            return
-        self.flush()
-        self._resume_reading()
-        if self._eof and not waiter.done():
-            waiter.set_exception(ConnectionEnded())
+        elif not self.is_ended:
+            self.flush()
+            self._resume_reading()
+            if self._eof and not waiter.done():
+                waiter.set_exception(ConnectionEnded())
 
     # Input
 
@@ -244,7 +242,7 @@ class Connection(SMTP):
 
     def _require_open(self) -> None:
         if self.is_ended:
-            self.deadline = self.loop.time() + _CLOSE_SECONDS
+            self.deadline = self.loop.time() + CLOSE_SECONDS
             raise ConnectionEnded
 
     # Output
@@ -281,7 +279,7 @@ class Connection(SMTP):
                     self._resume_reading()
                 else:
                     self.transport.close()
-        self.deadline = self.loop.time() + _CLOSE_SECONDS
+        self.deadline = self.loop.time() + CLOSE_SECONDS
         _wake(self._input_waiter)
         _wake(self._output_waiter)
         if self._work_waiter is not None and not self._work_waiter.done():
@@ -301,55 +299,6 @@ class Connection(SMTP):
                 self.transport.abort()
             return None
         return refusals.closing(refusals.Reason.TIMEOUT, "4.4.2", "Timed out; closing")
-
-    async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Take up TLS on this connection. What came so far is the client's part of the handshake: discard the rest before.
-
-        Raises:
-            ConnectionEnded: the handshake failed; the connection is closed.
-        """
-        self.deadline = self.loop.time() + HANDSHAKE_SECONDS + _CLOSE_SECONDS
-        self.in_handshake = True
-        try:
-            handshake = self.loop.create_task(
-                self.loop.start_tls(
-                    self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
-                )
-            )
-            await asyncio.sleep(0)  # now TLS has the transport, and nothing more comes here
-            if self.has_input:
-                self.loop.call_soon(self._pass_on, self._input[self._at :])
-                self._input, self._at = b"", 0
-            transport = await handshake
-        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
-            self._give_up()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise ConnectionEnded from error
-        finally:
-            self.in_handshake = False
-        self.deadline = NEVER
-        if transport is None or self.is_ended or self.transport.is_closing():
-            self._give_up()
-            raise ConnectionEnded
-        self.transport = transport
-        self.is_tls = True
-
-    def _pass_on(self, data: bytes) -> None:
-        """Give TLS what came before it had the transport: uvloop reads as soon as a connection is made."""
-        receiver: Any = self.transport.get_protocol()
-        receiver.get_buffer(len(data))[: len(data)] = data
-        receiver.buffer_updated(len(data))
-
-    def _give_up(self) -> None:
-        """After a handshake that failed: nobody else tells this protocol that its connection is lost."""
-        self.transport.abort()
-        self.connection_lost(None)
-
-    def tls_description(self) -> str:
-        """`TLSv1.3 TLS_AES_256_GCM_SHA384`, or "" in the clear."""
-        cipher = self.transport.get_extra_info("cipher")
-        return f"{cipher[1]} {cipher[0]}" if cipher else ""
 
     # AUTH
 
