@@ -64,17 +64,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def waiting(path: Path) -> Iterator[Waiting]:
-    """Everything in one worker's log that is not finished: a record waits until every group of its topic is done with it."""
-    groups: dict[str, set[str]] = {}
-    for group, where in inspect.groups(path):
-        groups.setdefault(where.topic, set()).add(group)
-    for topic in dict.fromkeys(state.partition.topic for state in inspect.topics(path)):
-        base = topic.removesuffix(".urgent").removesuffix(".bulk")
-        if base in {topics.EVENTS, topics.FEEDBACK}:
-            continue
-        readers = sorted(groups.get(topic, ()))
-        for record in inspect.pending(path, topic, readers) if readers else inspect.records(path, topic):
-            yield _waiting(base, record)
+    """Everything in one worker's log that is not finished, as it was at one moment.
+
+    A record waits until every group of its topic is done with it.
+    """
+    with inspect.view(path) as now:
+        groups: dict[str, set[str]] = {}
+        for group, where in inspect.groups(now):
+            groups.setdefault(where.topic, set()).add(group)
+        for topic in dict.fromkeys(state.partition.topic for state in inspect.topics(now)):
+            base = topic.removesuffix(".urgent").removesuffix(".bulk")
+            if base in {topics.EVENTS, topics.FEEDBACK}:
+                continue
+            readers = sorted(groups.get(topic, ()))
+            for record in inspect.pending(now, topic, readers) if readers else inspect.records(now, topic):
+                yield _waiting(base, record)
 
 
 def _waiting(base: str, record: Record) -> Waiting:

@@ -7,7 +7,7 @@ changes a file, takes no lock, and reads in short pages so that it never holds a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,33 @@ def log_files(data_directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.parent.name[7:]))
 
 
-def records_by_key(path: Path, topic: str, key: bytes) -> list[Record]:
+class View(NamedTuple):
+    """One file as it was at one moment, whatever is written meanwhile: mail that moves is seen in one place, not in none."""
+
+    path: Path
+    connection: apsw.Connection
+
+
+Source = Path | View
+"""A file as it is at each look, or as it was at one moment."""
+
+
+@contextmanager
+def view(path: Path) -> Iterator[View]:
+    """A file as it is now, for several looks. Keep it short: the file grows while it is open.
+
+    Raises:
+        LogUnavailable: the file cannot be read, or is not a log.
+    """
+    with closing(open_reader(path)) as connection:
+        try:
+            connection.execute("BEGIN")
+        except apsw.Error as error:
+            raise translate(path, error) from error
+        yield View(path, connection)
+
+
+def records_by_key(source: Source, topic: str, key: bytes) -> list[Record]:
     """The records of a topic with this key, oldest first. Quick for `events` and `dead-letters`, a scan for others.
 
     Raises:
@@ -79,48 +105,48 @@ def records_by_key(path: Path, topic: str, key: bytes) -> list[Record]:
     """
     indexed = "r.traced IS NOT NULL AND" if topic in TRACED else ""
     query = f"SELECT {_COLUMNS} {_FROM} WHERE {indexed} r.key = ? AND p.topic = ? ORDER BY r.sequence"
-    return [_record(path, row) for row in _query(path, query, (key, topic))]
+    return [_record(source, row) for row in _query(source, query, (key, topic))]
 
 
-def records(path: Path, topic: str, *, newest: int | None = None) -> Iterator[Record]:
+def records(source: Source, topic: str, *, newest: int | None = None) -> Iterator[Record]:
     """All records of a topic that are kept, partition by partition in offset order; only the `newest` of each if set."""
-    for state in topics(path):
+    for state in topics(source):
         if state.partition.topic == topic:
             first = state.first if newest is None else max(state.first, state.next - newest)
-            yield from _from(path, state.partition, first, state.next)
+            yield from _from(source, state.partition, first, state.next)
 
 
-def pending(path: Path, topic: str, groups: Sequence[str]) -> Iterator[Record]:
+def pending(source: Source, topic: str, groups: Sequence[str]) -> Iterator[Record]:
     """Records of a topic that at least one of `groups` has not finished; of a group that never committed, all."""
-    done = {group: progress(path, group) for group in groups}
-    for state in topics(path):
+    done = {group: progress(source, group) for group in groups}
+    for state in topics(source):
         where = state.partition
         if where.topic != topic:
             continue
         finished = [done[group].get(where, Progress(0)) for group in groups]
         start = max(state.first, min((each.low for each in finished), default=0))
-        for record in _from(path, where, start, state.next):
+        for record in _from(source, where, start, state.next):
             if not all(each.includes(record.offset) for each in finished):
                 yield record
 
 
-def progress(path: Path, group: str) -> dict[TopicPartition, Progress]:
+def progress(source: Source, group: str) -> dict[TopicPartition, Progress]:
     """What a group has finished, for partitions on which it ever committed."""
     query = (
         "SELECT p.topic, p.number, g.low, g.metadata FROM progress g JOIN partition p ON p.id = g.partition "
         "WHERE g.consumer_group = ? AND g.low >= 0"
     )
-    rows = _query(path, query, (group,))
+    rows = _query(source, query, (group,))
     return {TopicPartition(topic, number): Progress.parse(low, metadata) for topic, number, low, metadata in rows}
 
 
-def groups(path: Path) -> list[tuple[str, TopicPartition]]:
+def groups(source: Source) -> list[tuple[str, TopicPartition]]:
     """Every group, with each partition that it ever joined."""
     query = "SELECT g.consumer_group, p.topic, p.number FROM progress g JOIN partition p ON p.id = g.partition ORDER BY 1, 2, 3"
-    return [(group, TopicPartition(topic, number)) for group, topic, number in _query(path, query)]
+    return [(group, TopicPartition(topic, number)) for group, topic, number in _query(source, query)]
 
 
-def topics(path: Path) -> list[TopicState]:
+def topics(source: Source) -> list[TopicState]:
     """Every partition, by name."""
     query = (
         "SELECT p.topic, p.number, p.next_offset, s.first, s.last, s.kept, s.oldest, s.newest FROM partition p LEFT JOIN ("
@@ -128,32 +154,38 @@ def topics(path: Path) -> list[TopicState]:
         "max(appended_at) AS newest FROM record GROUP BY partition) s ON s.partition = p.id ORDER BY 1, 2"
     )
     states = []
-    for topic, number, floor, first, last, kept, oldest, newest in _query(path, query):
+    for topic, number, floor, first, last, kept, oldest, newest in _query(source, query):
         end = floor if last is None else max(floor, last + 1)
         where = TopicPartition(topic, number)
         states.append(TopicState(where, end if first is None else first, end, kept or 0, oldest, newest))
     return states
 
 
-def _from(path: Path, where: TopicPartition, first: int, end: int) -> Iterator[Record]:
+def _from(source: Source, where: TopicPartition, first: int, end: int) -> Iterator[Record]:
     query = (
         f"SELECT {_COLUMNS} {_FROM} WHERE p.topic = ? AND p.number = ? AND r.offset >= ? AND r.offset < ? "
         f"ORDER BY r.offset LIMIT {PAGE_RECORDS}"
     )
-    while rows := _query(path, query, (*where, first, end)):
-        yield from (_record(path, row) for row in rows)
+    while rows := _query(source, query, (*where, first, end)):
+        yield from (_record(source, row) for row in rows)
         first = rows[-1][2] + 1
 
 
-def _record(path: Path, row: tuple[Any, ...]) -> Record:
+def _record(source: Source, row: tuple[Any, ...]) -> Record:
     topic, number, offset, key, value, body_id, body_bytes, appended_at = row
-    body = None if body_id is None else StoredBody(path, body_id, body_bytes)
+    body = (
+        None
+        if body_id is None
+        else StoredBody(source if isinstance(source, Path) else source.path, body_id, body_bytes)
+    )
     return Record(topic, number, offset, key, value, body, appended_at)
 
 
-def _query(path: Path, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    with closing(open_reader(path)) as connection:
-        try:
-            return connection.execute(query, arguments).fetchall()
-        except apsw.Error as error:
-            raise translate(path, error) from error
+def _query(source: Source, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(source, Path):
+        with view(source) as now:
+            return _query(now, query, arguments)
+    try:
+        return source.connection.execute(query, arguments).fetchall()
+    except apsw.Error as error:
+        raise translate(source.path, error) from error
