@@ -82,9 +82,9 @@ async def signed(contents: list[bytes], key_files: dict[str, Path], folder: Path
             "app",
             "s",
             Lane.BULK,
-            1,
-            2,
-            3,
+            received_at=time.time(),
+            expires_at=time.time() + 3600,
+            size_bytes=3,
         )
         value = encode_message(Message(envelope, block, blob))
         await log.append([Append("accepted.bulk", b"%d" % number, value, None if blob else body)])

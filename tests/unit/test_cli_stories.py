@@ -62,10 +62,14 @@ def test_a_story_goes_recipient_by_recipient() -> None:
         "  to <a@example.net>: delivered",
         "    2023-11-14 22:13:20Z  +0.00 s   accepted",
         "    2023-11-14 22:13:20Z  +0.50 s   routed to site mx.example.net (group default, pool default) from 192.0.2.10",
-        "    2023-11-14 22:13:21Z  +1.00 s   deferred: 450 4.2.0 greylisted (attempt 1, mx.example.net [198.51.100.7], "
-        "from 192.0.2.10, in clear); next attempt at 2023-11-14 22:18:21Z",
-        "    2023-11-14 22:18:22Z  +5 min    delivered: 250 2.0.0 ok (attempt 2, mx.example.net [198.51.100.7], "
-        "from 192.0.2.10, TLSv1.3 TLS_AES_256_GCM_SHA384, took 0.25 s)",
+        (
+            "    2023-11-14 22:13:21Z  +1.00 s   deferred: 450 4.2.0 greylisted (attempt 1, mx.example.net [198.51.100.7], "
+            "from 192.0.2.10, in clear); next attempt at 2023-11-14 22:18:21Z"
+        ),
+        (
+            "    2023-11-14 22:18:22Z  +5 min    delivered: 250 2.0.0 ok (attempt 2, mx.example.net [198.51.100.7], "
+            "from 192.0.2.10, TLSv1.3 TLS_AES_256_GCM_SHA384, took 0.25 s)"
+        ),
         "  to <b@example.org>: under way",
         "    2023-11-14 22:13:20Z  +0.00 s   accepted",
     ]

@@ -31,7 +31,9 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 def _template(tmp_path: Path) -> Config:
     source = Path(configuration.__file__).parent.parent / "cli" / TEMPLATE
-    text = source.read_text(encoding="utf-8").replace("@HOSTNAME@", "mta.example.com").replace("@DOMAIN@", "example.com")
+    text = (
+        source.read_text(encoding="utf-8").replace("@HOSTNAME@", "mta.example.com").replace("@DOMAIN@", "example.com")
+    )
     path = tmp_path / "postrail.yaml"
     path.write_text(text, encoding="utf-8")
     return configuration.load(path)

@@ -67,13 +67,20 @@ class Blobs:
 
 
 def service(log: MemoryLog, config: SigningConfig, body: bytes = b"") -> SigningService:
-    context = SimpleNamespace(
-        log=log, clock=lambda: 1_700_000_000.0, blobs=Blobs(body), config=SimpleNamespace(signing=config)
-    )
+    context = SimpleNamespace(log=log, clock=lambda: NOW, blobs=Blobs(body), config=SimpleNamespace(signing=config))
     return SigningService(cast("Context", context))
 
 
-def message(author: bytes = b"Me <me@example.com>", *, own: bool = False, blob: BlobRef | None = None) -> Message:
+NOW = 1_700_000_000.0
+
+
+def message(
+    author: bytes = b"Me <me@example.com>",
+    *,
+    own: bool = False,
+    blob: BlobRef | None = None,
+    expires_at: float = NOW + 60,
+) -> Message:
     envelope = Envelope(
         MessageId("m" * 26),
         "" if own else "me@example.com",
@@ -81,8 +88,8 @@ def message(author: bytes = b"Me <me@example.com>", *, own: bool = False, blob: 
         "" if own else "app",
         "marketing",
         Lane.BULK,
-        1.0,
-        2.0,
+        NOW - 60,
+        expires_at,
         100,
     )
     return Message(envelope, b"From: " + author + b"\r\nSubject: hello\r\n", blob)
@@ -164,6 +171,15 @@ async def waits(log: MemoryLog, signing: SigningService, reason: str, capfd: pyt
     assert topics.laned(topics.SIGNED, Lane.BULK) not in log.topics
     assert ("signing", BULK) not in log.progress
     assert reason in capfd.readouterr().err
+
+
+async def test_mail_that_waited_for_a_key_until_its_deadline_goes_on_to_be_returned(
+    key_files: tuple[Path, Path],
+) -> None:
+    key_files[0].unlink()
+    log = MemoryLog()
+    await accept(log, message(expires_at=NOW))
+    assert await run(log, service(log, signing_config(key_files))) == message(expires_at=NOW)
 
 
 @pytest.mark.parametrize("broken", [None, b"", b"no key"])

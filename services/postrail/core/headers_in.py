@@ -96,7 +96,7 @@ def read(block: bytes) -> SubmittedHeader:
     """Look through the header block once.
 
     Raises:
-        Refused: 554 5.6.0 malformed or without exactly one From field, 554 5.4.6 too many hops, 550 5.7.1 control fields
+        Refused: 554 5.6.0 malformed or without exactly one From field, 554 5.4.6 too many hops, 554 5.6.0 control fields
             that are wrong.
     """
     try:

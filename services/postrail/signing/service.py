@@ -81,6 +81,9 @@ class SigningService:
 
     def _handle(self, record: Record) -> Sequence[Append] | Awaitable[Sequence[Append]]:
         message = message_of(record)
+        if self._clock() >= message.envelope.expires_at:
+            # It may have waited here for a key all its life. Routing sends it nowhere: it tells the sender (5.4.7).
+            return [_signed(record, message, record.value)]
         fields = header_block.fields(message.header_block)
         domain = self._signing_domain(message.envelope, fields)
         if domain is None:

@@ -43,7 +43,7 @@ from postrail.log.sqlite.room import Room
 from postrail.log.sqlite.runner import Runner
 from postrail.log.sqlite.store import Store
 
-COMMIT_INTERVAL_SECONDS = 0.012
+COMMIT_INTERVAL_SECONDS = 0.016
 """Under full load a group starts no sooner than this after the one before, so that more callers share an fsync; with less
 load it is less in proportion, and a lone caller never waits."""
 FULL_LOAD_RECORDS_PER_SECOND = 5000.0
