@@ -11,9 +11,9 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load
 
-EXIT_CONFIGURATION = 78
 TEMPLATE = "postrail.yaml.template"
 
 

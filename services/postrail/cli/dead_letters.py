@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.stores import add_config_option, moment, open_stores, print_json, table
 from postrail.core import topics
 from postrail.core.config import Config
@@ -22,8 +23,6 @@ from postrail.log.sqlite import inspect, open_log
 from postrail.shell.configuration import ConfigurationError
 from postrail.wire.codec import decode_dead_letter
 
-EXIT_CONFIGURATION = 78
-EXIT_UNAVAILABLE = 69
 GROUP = "reinjection"
 BATCH = 100
 POLL_SECONDS = 0.2

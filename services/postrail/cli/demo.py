@@ -17,12 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from postrail.cli.exit_status import EXIT_UNAVAILABLE, EXIT_USAGE
 from postrail.demo.scenario import Outcome, Scenario
 from postrail.demo.summary import Progress, show
 from postrail.demo.system import SystemFailed
 
-EXIT_UNAVAILABLE = 69
-EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
 PLAIN_WIDTH = 110
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.core import dkim_record
 from postrail.core.address import BadAddress, ascii_domain
 from postrail.core.config import Config, KeyConfig
@@ -24,7 +25,6 @@ from postrail.shell import configuration
 from postrail.signing.keys import SHORTEST_RSA_BITS, load_private, public_key
 
 EXIT_FAILURE = 1
-EXIT_CONFIGURATION = 78
 LONGEST_RSA_BITS = 4096
 LOOKUP_SECONDS = 10.0
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_TEMPORARY
 from postrail.core.address import BadAddress, ascii_domain, check_recipient, domain_of
 from postrail.core.config import Config, OutboundTls
 from postrail.core.dns_answers import AddressAnswer, DnsStatus, MxHost
@@ -29,8 +30,6 @@ from postrail.shell.dns import Resolver
 
 EXIT_DELIVERABLE = 0
 EXIT_UNDELIVERABLE = 1
-EXIT_TEMPORARY = 75
-EXIT_CONFIGURATION = 78
 
 _VERDICTS = {
     EXIT_DELIVERABLE: "deliverable",

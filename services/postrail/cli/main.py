@@ -14,9 +14,8 @@ from typing import NoReturn
 
 import postrail
 from postrail.cli import configure, dead_letters, demo, dkim, explain, queue, send_test, services, trace, up
+from postrail.cli.exit_status import EXIT_USAGE
 from postrail.shell import openssl_cpu
-
-EXIT_USAGE = 64
 
 
 class _Parser(argparse.ArgumentParser):

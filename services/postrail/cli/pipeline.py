@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postrail.cli.stores import LOG_FILE
 from postrail.core.config import Config
 from postrail.ingress.service import IngressService
 from postrail.log.interface import Log
@@ -31,6 +30,7 @@ from postrail.signing.service import SigningService
 
 LOG = logs.logger("worker")
 
+LOG_FILE = "log.sqlite"
 SLOTS_DIRECTORY = "slots"
 BLOBS_DIRECTORY = "blobs"
 HOUSEKEEPING_SECONDS = 3600.0

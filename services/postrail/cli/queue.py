@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.cli.stores import add_config_option, duration, moment, open_stores, print_json, table
 from postrail.core import topics
 from postrail.core.records import Delivery, Envelope
@@ -19,8 +20,6 @@ from postrail.log.interface import LogError, Record
 from postrail.log.sqlite import inspect
 from postrail.shell.configuration import ConfigurationError
 from postrail.wire import codec
-
-EXIT_CONFIGURATION = 78
 
 
 @dataclass(frozen=True, slots=True)

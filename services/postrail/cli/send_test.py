@@ -11,13 +11,11 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_TEMPORARY, EXIT_UNAVAILABLE
 from postrail.core.address import domain_of
 from postrail.core.config import Config, ListenerConfig, ListenerKind
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
-EXIT_CONFIGURATION = 78
-EXIT_UNAVAILABLE = 69
-EXIT_TEMPORARY = 75
 TIMEOUT_SECONDS = 60.0
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # names what a listener is bound to
 

@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
 SERVICES = ("ingress", "signing", "routing", "sender", "scheduler")
-EXIT_CONFIGURATION = 78
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from postrail.core.config import Config
-from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load, worker_directories
-
-LOG_FILE = "log.sqlite"
+from postrail.log.sqlite import inspect
+from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +29,7 @@ def log_files(config: Config) -> list[Path]:
     Raises:
         ConfigurationError: there is none.
     """
-    found = [path for folder in worker_directories(config) if (path := folder / LOG_FILE).is_file()]
+    found = inspect.log_files(Path(config.data_directory))
     if not found:
         raise ConfigurationError(
             f"{config.data_directory}: there is no mail log here; start the system first, or correct data_directory"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.cli.stores import add_config_option, duration, moment, open_stores, print_json
 from postrail.core import topics
 from postrail.core.identity import is_message_id
@@ -18,8 +19,6 @@ from postrail.log.interface import LogError
 from postrail.log.sqlite import inspect
 from postrail.shell.configuration import ConfigurationError
 from postrail.wire.codec import decode_event
-
-EXIT_CONFIGURATION = 78
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import uvloop
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.pipeline import Worker
 from postrail.core.config import Config
 from postrail.log.interface import LogError
@@ -27,8 +28,6 @@ from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check
 from postrail.shell.tls_server import CertificateError
 
 LOG = logs.logger("supervisor")
-EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
-EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE
 SWITCH_INTERVAL_SECONDS = 0.0005
 GC_THRESHOLD = 50_000
 RESTART_PAUSES_SECONDS = (0.2, 1.0, 5.0, 15.0, 60.0)

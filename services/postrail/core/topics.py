@@ -6,8 +6,6 @@ Every mail topic has two lanes, each a topic of its own: `accepted.urgent` and `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from postrail.core.records import Lane
 
 EVENTS = "events"
@@ -48,11 +46,3 @@ def tier_of(topic: str) -> float | None:
     """The seconds of a retry tier's topic; None for any other topic."""
     kind, _, tier = topic.partition(".")
     return float(tier[:-1]) if kind == _DEFERRED else None
-
-
-def mail_topics(pools: Sequence[str], groups: Sequence[str], tiers_seconds: Sequence[float]) -> tuple[str, ...]:
-    """All topics that hold mail, and so must be kept longer than a message lives."""
-    names = [*lanes(ACCEPTED), ASIDE, *lanes(SIGNED), *lanes(DUE)]
-    names += [topic for pool in pools for group in groups for topic in lanes(outbound(pool, group))]
-    names += [deferred(tier) for tier in tiers_seconds]
-    return tuple(names)
