@@ -50,7 +50,7 @@ def test_locks_name_no_index_and_no_folder(lock: str) -> None:
 def test_runtime_lock_holds_the_runtime_dependencies_and_no_tool() -> None:
     locked = pins("requirements.lock").keys()
     assert names(PROJECT["dependencies"]) - locked == set()
-    assert (names(EXTRAS["dev"]) | names(EXTRAS["kafka"]) | names(EXTRAS["operator"])) & locked == set()
+    assert (names(EXTRAS["dev"]) | names(EXTRAS["operator"])) & locked == set()
 
 
 def test_development_lock_holds_the_runtime_lock() -> None:
