@@ -20,7 +20,7 @@ _log = logging.getLogger("bench")
 
 _SESSIONS = 20
 _STALL_SECONDS = 120.0
-_QUIET_SHARE = 0.05
+_QUIET_SHARE = 0.25
 _QUIET_TIMEOUT_SECONDS = 300.0
 _WARM_UP_MESSAGES = 500
 
@@ -74,7 +74,7 @@ def _rate(subject: System, sink: Sink, messages: int, size_bytes: int) -> float:
 
 
 def _wait_until_quiet(subject: System) -> None:
-    """Wait until the system takes less than a twentieth of a core for three seconds, or five minutes at most."""
+    """Wait until the system takes less than a quarter of a core for three seconds, or five minutes at most."""
     deadline = time.monotonic() + _QUIET_TIMEOUT_SECONDS
     quiet_seconds = 0
     before = process_tree.cpu_seconds(subject.root_pids())

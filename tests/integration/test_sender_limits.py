@@ -90,6 +90,18 @@ async def test_an_unreachable_site_is_left_alone(tmp_path: Path) -> None:
         assert await sender.committed_everything()
 
 
+async def test_a_long_queue_for_an_unreachable_site_is_spread_over_the_tiers(tmp_path: Path) -> None:
+    config = sender_config(tmp_path, default_limits={"messages_per_second": 2})
+    tiers = config.delivery.retry.tiers_seconds
+    async with sending(tmp_path, config) as sender:
+        await sender.put(*((a_delivery(1, f"u{number}@example.com"), BODY) for number in range(300)))
+        events = await sender.events(300)
+        parked = of_type(events, EventType.PARKED)
+        soon = [event for event in parked if event.due_at - event.at <= tiers[0]]
+        assert len(parked) >= 298
+        assert 60 <= len(soon) <= 180, "as many as the site can take within the first tier come back with its next try"
+
+
 async def test_a_slow_sites_overflow_is_parked(tmp_path: Path) -> None:
     config = sender_config(tmp_path, max_site_queue=5, default_limits={"messages_per_second": 0.5})
     async with scripted() as server, sending(tmp_path, config) as sender:

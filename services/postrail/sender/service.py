@@ -78,7 +78,7 @@ class SenderService:
         self.shares = context.shares
         self.timeouts = self._delivery.timeouts
         self.back_off_seconds = self._delivery.retry.site_backoff_seconds
-        self._slow_seconds = self._delivery.retry.tiers_seconds[0]  # parked, a delivery waits that long anyway
+        self.slow_seconds = self._delivery.retry.tiers_seconds[0]  # parked, a delivery waits that long anyway
         self.slots = Slots(context.slots_directory, context.shares)
         self._outcomes = Outcomes(context.log, self._durable)
         policy = Policy(self._delivery.retry, config.hostname)
@@ -196,7 +196,7 @@ class SenderService:
         if job.delivery.envelope.expires_at <= self.clock():
             self.settler.expire(job)
         elif (
-            queue.backlog.depth >= self._delivery.max_site_queue and queue.estimated_wait_seconds() > self._slow_seconds
+            queue.backlog.depth >= self._delivery.max_site_queue and queue.estimated_wait_seconds() > self.slow_seconds
         ):
             self.settler.park(
                 job, queue.parking_seconds(), f"{queue.site} is slow: {queue.backlog.depth} deliveries wait for it"

@@ -16,6 +16,7 @@ from typing import Protocol
 from postrail.core.back_off import BackOff
 from postrail.core.config import TimeoutsConfig
 from postrail.core.limits import Limits, connection_pace, message_pace
+from postrail.core.parking import Parking
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, RecipientResult
 from postrail.core.throughput import Throughput
@@ -50,6 +51,7 @@ class Owner(Protocol):
     clock: Callable[[], float]
     shares: int
     back_off_seconds: tuple[float, ...]
+    slow_seconds: float
     timeouts: TimeoutsConfig
 
     def queue_is_idle(self, queue: SiteQueue) -> None:
@@ -88,12 +90,12 @@ class SiteQueue:
         self._openings = connection_pace(limits, owner.shares)
         self._opening = replace(opening, before_connect=self._wait_for_connection)
         self._throughput = Throughput(self._messages.interval_seconds, self._loop.time())
+        self._parking = Parking(owner.slow_seconds)
         self._back_off = BackOff(owner.back_off_seconds)
         self._allowed = limits.connections
         self._careful_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._busy_until = 0.0
         self._stopping = False
 
     # work comes in
@@ -104,7 +106,9 @@ class SiteQueue:
         now = self._loop.time()
         blocked_seconds = max(self._back_off.remaining_seconds(now), bundle.back_off.remaining_seconds(now))
         if blocked_seconds:
-            self._owner.settler.park(job, blocked_seconds, bundle.back_off.reason or self._back_off.reason)
+            reason = bundle.back_off.reason or self._back_off.reason
+            wait_seconds = self._parking.blocked(blocked_seconds, self._throughput.seconds_each, now)
+            self._owner.settler.park(job, wait_seconds, reason)
             return
         if not self.backlog.depth:
             self._throughput.begin(now)
@@ -136,9 +140,8 @@ class SiteQueue:
 
     def parking_seconds(self) -> float:
         """How long until the site can take one more, those parked before it counted."""
-        now, each = self._loop.time(), self._throughput.seconds_each
-        self._busy_until = max(self._busy_until, now + self.backlog.depth * each) + each
-        return self._busy_until - now
+        each_seconds = self._throughput.seconds_each
+        return self._parking.behind(self.backlog.depth * each_seconds, each_seconds, self._loop.time())
 
     # work goes out
 
@@ -358,8 +361,9 @@ class SiteQueue:
         return delay
 
     def _park_all(self, bundle: Bundle, seconds: float, reason: str) -> None:
+        now, each_seconds = self._loop.time(), self._throughput.seconds_each
         for job in self.backlog.drain(bundle):
-            self._owner.settler.park(job, seconds, reason)
+            self._owner.settler.park(job, self._parking.blocked(seconds, each_seconds, now), reason)
 
     @property
     def is_worth_keeping(self) -> bool:
