@@ -201,7 +201,7 @@ class LogContract:
         await consumer.close()
         assert len(await read(await log.consumer(["accepted.bulk"], "sender"), 3)) == 3
 
-    async def test_appends_and_commits_are_one(self, log: Log, log_factory: LogFactory) -> None:
+    async def test_what_was_transacted_stands_whole_after_a_restart(self, log: Log, log_factory: LogFactory) -> None:
         await log.append(numbered("accepted.bulk", 1))
         await read(await log.consumer(["accepted.bulk"], "signing"), 1)
         await log.transact(numbered("signed.bulk", 2), [done("signing", 1)])
@@ -322,6 +322,26 @@ class LogContract:
             assert record.body is not None
             assert await record.body.load() == b"body " + record.value
 
+    async def test_the_tail_of_a_partition_is_read_without_a_group(self, log: Log) -> None:
+        assert await log.tail("accepted.bulk", 0, newest=3) == []
+        await log.append([Append("accepted.bulk", b"k", b"%d" % number, b"body") for number in range(10)])
+        assert values(await log.tail("accepted.bulk", 0, newest=3)) == [b"7", b"8", b"9"]
+        assert values(await log.tail("accepted.bulk", 0, newest=3, since=5)) == [b"5", b"6", b"7", b"8", b"9"]
+        assert values(await log.tail("accepted.bulk", 0, newest=3, since=9)) == [b"7", b"8", b"9"]
+        assert values(await log.tail("accepted.bulk", 0, newest=0, since=10)) == []
+        [*_, last] = all_of_it = await log.tail("accepted.bulk", 0, newest=500)
+        assert [record.offset for record in all_of_it] == list(range(10))
+        assert (last.topic, last.partition, last.key) == ("accepted.bulk", 0, b"k")
+        assert last.body is not None
+        assert await last.body.load() == b"body"
+        assert await log.tail("accepted.bulk", 99, newest=3) == []
+
+    async def test_an_owner_that_is_heard_of_has_a_lease(self, log: Log) -> None:
+        consumer = await log.consumer(["accepted.bulk"], "sender")
+        await consumer.poll(1, 0.0)
+        assert consumer.lease_seconds() > 0
+        assert log.problem() is None
+
     async def test_many_tasks_append_at_a_time(self, log: Log) -> None:
         async def append(task: int) -> list[Position]:
             found = []
@@ -372,6 +392,7 @@ class LogContract:
         await log.close()
         await log.close()
         assert (await waiting)[0].offset == 0, "what waited is stored before the log closes"
+        assert log.problem() is not None
         with pytest.raises(LogUnavailable):
             await log.append(numbered("accepted.bulk", 1))
         with pytest.raises(LogUnavailable):

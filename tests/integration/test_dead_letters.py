@@ -10,7 +10,7 @@ import yaml
 
 from postrail.cli.main import main
 from postrail.core import topics
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.core.records import DeadLetter
 from postrail.log.interface import Append
 from postrail.log.sqlite import inspect, open_log

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Append, Log
 from postrail.log.sqlite import SqliteLog, open_log
 from tests.contract.log_contract import LogContract

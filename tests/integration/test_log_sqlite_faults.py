@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Append, Commit, LogFull, LogUnavailable, TopicPartition
 from postrail.log.progress import Progress
 from postrail.log.sqlite import SqliteLog, inspect, open_log

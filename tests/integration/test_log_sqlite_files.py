@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Append, Commit, LogError, LogUnavailable, TopicPartition
 from postrail.log.progress import Progress
 from postrail.log.sqlite import inspect, open_log

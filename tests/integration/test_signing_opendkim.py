@@ -12,7 +12,8 @@ from typing import cast
 import pytest
 
 from postrail.core import dkim_record, header_block, topics
-from postrail.core.config import KeyConfig, LogConfig, SigningConfig, SigningDomainConfig
+from postrail.core.config import KeyConfig, SigningConfig, SigningDomainConfig
+from postrail.core.log_config import LogConfig
 from postrail.core.records import Envelope, Lane, Message, MessageId, Recipient
 from postrail.log.interface import Append
 from postrail.log.sqlite.log import open_log

@@ -1,11 +1,13 @@
 """A log in memory, for tests of what stands on `postrail.log.interface`: one partition a topic, no groups of several members.
 
 Owns nothing durable. `fail_next` makes the next stores fail, as a full disk would; `stores` counts the stores that worked.
+`is_atomic`, `shares_bodies`, `lease_seconds` and `trouble` can be set, for tests of what depends on them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +87,9 @@ class MemoryConsumer:
     def lag(self) -> int:
         return sum(len(self._log.topics.get(name.topic, [])) - self._next[name] for name in self.assigned)
 
+    def lease_seconds(self) -> float:
+        return self._log.lease_seconds
+
     async def close(self) -> None:
         if self._on_revoked is not None:
             await self._on_revoked(self.assigned)
@@ -99,6 +104,18 @@ class MemoryLog:
         self.fail_next: list[Exception] = []
         self.stores = 0
         self.closed = False
+        self.is_atomic = True
+        self.shares_bodies = True
+        self.lease_seconds = math.inf
+        self.trouble: str | None = None
+
+    def problem(self) -> str | None:
+        return self.trouble
+
+    async def tail(self, topic: str, partition: int, *, newest: int, since: int | None = None) -> list[Record]:
+        stored = self.topics.get(topic, []) if partition == 0 else []
+        first = len(stored) - newest if since is None else min(since, len(stored) - newest)
+        return stored[max(0, first) :]
 
     async def append(self, appends: Sequence[Append]) -> list[Position]:
         await asyncio.sleep(0)

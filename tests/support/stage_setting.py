@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-from postrail.core.config import Config, LogConfig
+from postrail.core.config import Config
 from postrail.core.identity import delivery_id, new_message_id
+from postrail.core.log_config import LogConfig
 from postrail.core.records import (
     Deferred,
     Delivery,

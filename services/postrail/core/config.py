@@ -10,12 +10,12 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from postrail.core.log_config import DAY_SECONDS, LogConfig
 from postrail.core.nameservers import parse_nameserver
+from postrail.core.section import Section
 from postrail.core.units import Bytes, Seconds
-
-DAY_SECONDS = 86400.0
 
 
 def _address(text: str) -> str:
@@ -41,29 +41,6 @@ Domain = Annotated[str, BeforeValidator(_domain), Field(min_length=1, max_length
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-
-
-class Section(BaseModel):
-    """A part of the file: unknown fields are errors, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LogConfig(Section):
-    """The embedded log."""
-
-    retention_seconds: Seconds = 8 * DAY_SECONDS
-    """How long mail topics are kept at most; must exceed the longest lifetime by 3 days."""
-    keep_events_seconds: Seconds = 30 * DAY_SECONDS
-    """How long events stay for `postrail trace`."""
-    keep_consumed_seconds: Seconds = 60.0
-    """How long a record stays after every group has finished it."""
-    min_free_bytes: Bytes = 1 << 30
-    """Submission answers 452 when the disk has less room than this."""
-    max_bytes: Bytes | None = None
-    """Submission answers 452 when a worker's log file grows beyond this."""
-    hot_bytes: Bytes = 32 << 20
-    """Bodies and records kept in memory between stages, for each worker."""
 
 
 class BlobsConfig(Section):
@@ -397,5 +374,16 @@ class Config(Section):
             raise ValueError(
                 f"log.retention_seconds is {self.log.retention_seconds:g}, but mail can live {longest:g} s and must be "
                 f"kept 3 days longer: set it to {needed:g} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rebalance_outlasts_drain(self) -> Self:
+        kafka = self.log.kafka
+        if kafka is not None and kafka.rebalance_timeout_seconds <= self.delivery.drain_seconds:
+            raise ValueError(
+                f"log.kafka.rebalance_timeout_seconds is {kafka.rebalance_timeout_seconds:g}, but a sender that hands its "
+                f"partitions over may wait delivery.drain_seconds ({self.delivery.drain_seconds:g}) for its transactions: "
+                "set it to a longer time"
             )
         return self

@@ -2,7 +2,7 @@
 
 A log holds topics; a topic has partitions; a record has an offset in its partition. Readers belong to a group and commit
 which offsets they have finished. Neighbours: `progress` (which offsets of a partition are finished), `sqlite` (the
-embedded implementation), and a Kafka one later. `tests/contract/log_contract.py` is what any implementation must pass.
+embedded implementation) and `kafka` (a cluster's). `tests/contract/log_contract.py` is what any implementation must pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from postrail.log.progress import Progress
 
 
 class LogError(Exception):
-    """The log could not do what was asked; nothing was stored."""
+    """The log could not do what was asked."""
 
 
 class LogFull(LogError):
@@ -24,6 +24,10 @@ class LogFull(LogError):
 
 class LogUnavailable(LogError):
     """The log cannot be reached, or is closing."""
+
+
+class RecordTooLarge(LogError):
+    """The record itself is more than the log takes: trying again is of no use."""
 
 
 class TopicPartition(NamedTuple):
@@ -42,7 +46,8 @@ class Position(NamedTuple):
 class Body(Protocol):
     """The content of a message, without its header block, that travels beside a record.
 
-    The bytes are stored once per log: appending a record with a `Body` that came from this log stores a reference.
+    Where `Log.shares_bodies` holds, the bytes are stored once per log: appending a record with a `Body` that came from this
+    log stores a reference. Otherwise every record has its own copy.
     """
 
     @property
@@ -130,6 +135,14 @@ class Consumer(Protocol):
         """Records of the assigned partitions that this consumer has not yet polled."""
         ...
 
+    def lease_seconds(self) -> float:
+        """How long this member may still act as the owner of what is assigned, should it hear nothing more from the log.
+
+        0.8 x the session timeout, less the time since the group was last heard of; inf where partitions are not leased.
+        0 or less: stale, another member may own them by now.
+        """
+        ...
+
     async def close(self) -> None:
         """Leave the group: `on_revoked` runs first for all that is assigned."""
         ...
@@ -138,19 +151,37 @@ class Consumer(Protocol):
 class Log(Protocol):
     """A durable, ordered, partitioned log."""
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether `transact` stores appends and commits at one moment. Otherwise a crash may leave appends without their
+        commits: the records are read again, and what they lead to is appended again."""
+        ...
+
+    @property
+    def shares_bodies(self) -> bool:
+        """Whether a body is stored once however many records carry it."""
+        ...
+
+    def problem(self) -> str | None:
+        """What is wrong with the log now, for health: None when it works."""
+        ...
+
     async def append(self, appends: Sequence[Append]) -> list[Position]:
-        """Store all of them or none; returns, in order, once they are durable.
+        """Store all of them; returns, in order, once they are durable.
+
+        When it raises, an atomic log has stored none of them; of another, some may be there, or come to be.
 
         Raises:
             LogFull: there is no room.
             LogUnavailable: the log cannot be reached.
+            RecordTooLarge: one of them is; then none is stored.
         """
         ...
 
     async def transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
         """Consume, produce, commit: the appends are durable before (or at the same moment as) the commits.
 
-        The embedded log does both in one transaction. Raises as `append`; then nothing was committed.
+        An atomic log does both in one transaction. Raises as `append`; then nothing was committed.
         """
         ...
 
@@ -173,6 +204,15 @@ class Log(Protocol):
 
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:
         """What a group has finished, for partitions on which it ever committed."""
+        ...
+
+    async def tail(self, topic: str, partition: int, *, newest: int, since: int | None = None) -> list[Record]:
+        """The last records of a partition, in offset order: `newest` of them at most, or all from offset `since` on if
+        that reaches further back. [] when there are none, or no such partition.
+
+        Raises:
+            LogUnavailable: the log cannot be reached.
+        """
         ...
 
     async def close(self) -> None:

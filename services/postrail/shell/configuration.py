@@ -60,7 +60,7 @@ def validate(data: dict[str, object], source: str) -> Config:
         raise ConfigurationError("\n".join(lines)) from error
 
 
-_FILE_FIELDS = frozenset({"data_directory", "certificate_file", "key_file", "file"})
+_FILE_FIELDS = frozenset({"data_directory", "certificate_file", "key_file", "ca_file", "password_file", "file"})
 
 
 def _absolute(data: dict[str, object], folder: Path) -> dict[str, object]:
@@ -93,10 +93,26 @@ def _files(config: Config) -> Iterator[str]:
     if config.ingress.tls is not None:
         yield from _readable(config.ingress.tls.certificate_file, "ingress.tls.certificate_file")
         yield from _readable(config.ingress.tls.key_file, "ingress.tls.key_file")
+    yield from _kafka_files(config)
     for domain, signing in config.signing.domains.items():
         for index, key in enumerate(signing.keys):
             for problem in _readable(key.key_file, f"signing.domains.{domain}.keys.{index}.key_file"):
                 yield f"{problem}; make one with: postrail dkim generate {domain} --selector {key.selector}"
+
+
+def _kafka_files(config: Config) -> Iterator[str]:
+    kafka = config.log.kafka
+    if config.log.kind != "kafka" or kafka is None:
+        return
+    files = (
+        ("tls.ca_file", kafka.tls.ca_file),
+        ("tls.certificate_file", kafka.tls.certificate_file),
+        ("tls.key_file", kafka.tls.key_file),
+        ("sasl.password_file", None if kafka.sasl is None else kafka.sasl.password_file),
+    )
+    for where, name in files:
+        if name is not None:
+            yield from _readable(name, f"log.kafka.{where}")
 
 
 def can_bind(address: str, port: int = 0) -> OSError | None:

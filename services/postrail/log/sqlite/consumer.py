@@ -7,6 +7,7 @@ of `partition`; what a group has finished is the log's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,10 @@ class SqliteConsumer:
     def lag(self) -> int:
         """Records of the assigned partitions that this consumer has not yet polled."""
         return sum(cursor.lag() for cursors in self._cursors.values() for cursor in cursors)
+
+    def lease_seconds(self) -> float:
+        """Endless: the file's lock makes this process the only one that reads."""
+        return math.inf
 
     async def close(self) -> None:
         """Leave the group."""

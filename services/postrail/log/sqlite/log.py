@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.core.topics import ACCEPTED, FEEDBACK
 from postrail.log.interface import (
     Append,
@@ -124,6 +124,20 @@ class SqliteLog:
         self._checkpointer = Checkpointer(path, vfs, store, self.loop)
         self._ticker = self.loop.call_soon(self._tick)
 
+    @property
+    def is_atomic(self) -> bool:
+        """As `Log.is_atomic`: one SQLite transaction holds appends and commits."""
+        return True
+
+    @property
+    def shares_bodies(self) -> bool:
+        """As `Log.shares_bodies`: records refer to their body's row."""
+        return True
+
+    def problem(self) -> str | None:
+        """As `Log.problem`."""
+        return self._closed
+
     # Callers
 
     async def append(self, appends: Sequence[Append]) -> list[Position]:
@@ -198,6 +212,22 @@ class SqliteLog:
                 if progress is not None:
                     found[partition.where] = progress
         return found
+
+    async def tail(self, topic: str, partition: int, *, newest: int, since: int | None = None) -> list[Record]:
+        """As `Log.tail`."""
+        self.check_open()
+        place = self._topics.by_place.get(TopicPartition(topic, partition))
+        if place is None:
+            return []
+        first = place.durable - newest if since is None else min(since, place.durable - newest)
+        rows = self._reader.page(place.id, max(first, place.first), place.durable, -1)
+        return [
+            Record(topic, partition, offset, key, value, self._body(body, size), appended_at)
+            for offset, appended_at, key, value, body, size in rows
+        ]
+
+    def _body(self, body_id: int | None, size_bytes: int) -> SqliteBody | None:
+        return None if body_id is None else self._cache.known(body_id, size_bytes)
 
     # Consumers
 

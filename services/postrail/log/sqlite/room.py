@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import LogFull
 
 REFRESH_SECONDS = 1.0

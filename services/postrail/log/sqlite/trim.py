@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.sqlite.partition import KEPT_LONGER, Partition
 from postrail.log.sqlite.store import Store
 
