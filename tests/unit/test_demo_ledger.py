@@ -138,7 +138,6 @@ def test_notifications_name_the_failed_recipients() -> None:
         Policy(RetryConfig(), "mx.sender.example"),
         now=1002.0,
         jitter=0.0,
-        randomness=bytes,
     )
     (notice,) = settlement.notices
     found = bounces_in(notice.message.header_block + b"\r\n" + notice.body)

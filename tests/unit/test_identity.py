@@ -1,18 +1,23 @@
 """Message ids: their form, their order, and that no two are the same."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from postrail.core.identity import (
     RANDOM_BYTES,
     RANDOM_CHARACTERS,
+    hand_over,
     is_message_id,
     message_id,
     new_message_id,
+    notice_id,
     random_characters,
 )
+from postrail.core.records import DeliveryId
 from postrail.ingress.acceptance import RandomCharacters
+from tests.support.stage_setting import delivery
 
 TIMES = [0.0, 1.001, 1_800_000_000.0, 1_800_000_000.001, 9_999_999_999.999]
 
@@ -42,3 +47,23 @@ def test_the_pool_never_gives_the_same_twice() -> None:
     taken = [pool.take() for _ in range(2000)]
     assert {len(characters) for characters in taken} == {RANDOM_CHARACTERS}
     assert len(set(taken)) == len(taken)
+
+
+def test_a_notification_of_the_same_has_the_same_id() -> None:
+    of = DeliveryId("01hzzzzzzzzzzzzzzzzzzzzzzz.aabbccddeeff.1")
+    one = notice_id(of, "failed", ["a@x.test", "b@x.test"], TIMES[2])
+    assert is_message_id(one)
+    assert one == notice_id(of, "failed", ["b@x.test", "a@x.test"], TIMES[2])
+    others = [
+        notice_id(of, "delayed", ["a@x.test", "b@x.test"], TIMES[2]),
+        notice_id(of, "failed", ["a@x.test"], TIMES[2]),
+        notice_id(DeliveryId(of[:-1] + "2"), "failed", ["a@x.test", "b@x.test"], TIMES[2]),
+    ]
+    assert len({one, *others}) == 4
+
+
+def test_a_hand_over_is_named_by_delivery_and_parks() -> None:
+    waiting = delivery(number=1)
+    names = {hand_over(waiting), hand_over(replace(waiting, parks=1)), hand_over(replace(waiting, parks=2))}
+    assert len(names) == 3
+    assert hand_over(waiting) == waiting.delivery_id

@@ -22,7 +22,6 @@ def test_each_record_goes_to_its_topic_with_its_body() -> None:
         Policy(RetryConfig(), "mx.example"),
         now=1002.0,
         jitter=0.0,
-        randomness=bytes,
     )
     found = appends(settlement, b"the body")
     by_topic = {topic: [append for append in found if append.topic == topic] for topic in {a.topic for a in found}}

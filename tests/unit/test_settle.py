@@ -67,7 +67,7 @@ def failed(recipient: Recipient, failure: TemporaryFailure | PermanentFailure) -
 def settled(
     of: Delivery, *results: RecipientResult, now: float = START + 11, attempt: AttemptContext = ATTEMPT
 ) -> Settlement:
-    return settle(of, results, attempt, POLICY, now=now, jitter=0.0, randomness=bytes)
+    return settle(of, results, attempt, POLICY, now=now, jitter=0.0)
 
 
 def kinds(settlement: Settlement) -> list[EventType]:
@@ -190,7 +190,7 @@ def test_success_after_the_deadline_is_a_success() -> None:
 @pytest.mark.parametrize("reverse_path", ["shop@sender.example", ""])
 def test_expire_without_an_attempt(reverse_path: str) -> None:
     waiting = replace(delivery(ANN, BOB, reverse_path=reverse_path), attempts=3, last_reply=GREY.reply)
-    settlement = expire(waiting, POLICY, now=START + 5 * DAY, randomness=bytes)
+    settlement = expire(waiting, POLICY, now=START + 5 * DAY)
     assert settlement.events[0].type is EventType.EXPIRED
     assert settlement.events[0].recipients == ("ann@rcpt.example", "bob@rcpt.example")
     assert settlement.events[0].attempt == 3
@@ -200,7 +200,7 @@ def test_expire_without_an_attempt(reverse_path: str) -> None:
 
 
 def test_expire_before_any_attempt() -> None:
-    settlement = expire(delivery(ANN), POLICY, now=START + 5 * DAY, randomness=bytes)
+    settlement = expire(delivery(ANN), POLICY, now=START + 5 * DAY)
     assert kinds(settlement) == [EventType.EXPIRED, EventType.NOTIFIED]
     assert b"Last-Attempt-Date" not in settlement.notices[0].body
 
@@ -210,9 +210,24 @@ def test_parked_counts_no_attempt_and_keeps_its_id() -> None:
     settlement = park(of, 1000.0, "the site takes no more now", POLICY, now=START + 5)
     ((tier, waiting),) = settlement.deferred
     assert (tier, waiting.due_at) == (3600.0, START + 3605)
-    assert waiting.delivery == of
+    assert waiting.delivery == replace(of, parks=1)
     event = only(settlement, EventType.PARKED)
     assert (event.attempt, event.due_at, event.detail) == (0, START + 3605, "the site takes no more now")
+
+
+def test_each_parking_counts_until_the_next_attempt() -> None:
+    ((_, twice),) = park(replace(delivery(ANN), parks=1), 60.0, "busy", POLICY, now=START).deferred
+    assert twice.delivery.parks == 2
+    ((_, tried),) = settled(twice.delivery, failed(ANN, GREY)).deferred
+    assert (tried.delivery.parks, tried.delivery.attempts) == (0, 1)
+
+
+def test_a_repeat_makes_the_same_notification() -> None:
+    of = delivery(ANN, BOB)
+    one, other = (settled(of, failed(ANN, UNKNOWN), ok(BOB), now=START + late) for late in (11, 99))
+    assert one.notices[0].message.envelope.message_id == other.notices[0].message.envelope.message_id
+    of_bob = settled(of, ok(ANN), failed(BOB, UNKNOWN))
+    assert one.notices[0].message.envelope.message_id != of_bob.notices[0].message.envelope.message_id
 
 
 def test_parked_no_longer_than_the_deadline() -> None:
@@ -275,7 +290,7 @@ def test_every_recipient_has_exactly_one_fate(
         RecipientResult(recipient, failure, None) for recipient, failure in zip(recipients, failures, strict=True)
     ]
     of = delivery(*recipients, reverse_path="" if null else "shop@sender.example")
-    settlement = settle(of, results, ATTEMPT, POLICY, now=START + age, jitter=0.5, randomness=bytes)
+    settlement = settle(of, results, ATTEMPT, POLICY, now=START + age, jitter=0.5)
     ends = Counter(who for event in settlement.events if event.type in FINAL_EVENTS for who in event.recipients)
     ends.update(who.address for _, waiting in settlement.deferred for who in waiting.delivery.envelope.recipients)
     assert ends == {recipient.address: 1 for recipient in recipients}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
-from postrail.core.records import DeliveryId, MessageId, Recipient
+from postrail.core.records import Delivery, DeliveryId, MessageId, Recipient
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
@@ -45,6 +45,26 @@ def _time_characters(unix_milliseconds: int) -> str:
 def is_message_id(text: str) -> bool:
     """Whether the text has the form of a message id."""
     return len(text) == MESSAGE_ID_LENGTH and all(character in _ALPHABET for character in text)
+
+
+def notice_id(of: DeliveryId, action: str, recipients: Iterable[str], received_at: float) -> MessageId:
+    """The id of a notification: the same each time that the same is told of a delivery, so that a repeat is recognised.
+
+    Args:
+        of: the delivery that the notification is about.
+        action: what is told of `recipients`.
+        received_at: when the message that it is about was received, Unix seconds; the notification sorts beside it.
+    """
+    digest = blake2b(f"{of}\n{action}\n".encode(), digest_size=RANDOM_BYTES)
+    for address in sorted(recipients):
+        digest.update(address.encode())
+        digest.update(b"\n")
+    return new_message_id(received_at, digest.digest())
+
+
+def hand_over(delivery: Delivery) -> str:
+    """The name of one hand-over of a delivery to a sender: a record with the same name is a repeat of it."""
+    return f"{delivery.delivery_id}#{delivery.parks}" if delivery.parks else delivery.delivery_id
 
 
 def delivery_id(message_id: MessageId, recipients: Iterable[Recipient], attempt: int) -> DeliveryId:

@@ -148,7 +148,8 @@ class Delivery:
     """One message to some recipients at one site; the record of the outbound topics and of due.
 
     `envelope.recipients` holds only this delivery's recipients. `route` is None until routing decided (again).
-    `attempts` counts the attempts that were made; `last_reply` is None before the first.
+    `attempts` counts the attempts that were made; `last_reply` is None before the first. `parks` counts how often the
+    delivery was parked since the last one: with `delivery_id` it names one hand-over to a sender.
     """
 
     delivery_id: DeliveryId
@@ -160,6 +161,7 @@ class Delivery:
     last_reply: Reply | None = None
     last_attempt_at: float = 0.0
     delay_notified: bool = False
+    parks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,17 @@ class DeadLetter:
     reason: str
     failed_at: float
     tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Records of one partition of an outbound topic whose outcome is durable, each with the name of its hand-over
+    (`postrail.core.identity.hand_over`; "" where the record could not be read)."""
+
+    topic: str
+    partition: int
+    offsets: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

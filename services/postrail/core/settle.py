@@ -1,6 +1,7 @@
 """What follows from an attempt: the events to record, the deferrals to keep, the notifications to send.
 
-Owns the step from the results of one delivery's recipients to a Settlement. Pure: time, jitter and randomness are arguments.
+Owns the step from the results of one delivery's recipients to a Settlement. Pure: time and jitter are arguments, and ids follow
+from the delivery's, so that a repeat gives the same ones.
 Used by the sender (after a transaction) and by routing (failures before one). `postrail.wire.output` turns a Settlement into
 appends. Neighbours: `verdicts` (what a reply means), `retry` (when), `dsn` (the notifications), `bounces` (why).
 """
@@ -15,7 +16,7 @@ from postrail.core import dsn
 from postrail.core.bounces import BounceClass, classify
 from postrail.core.config import RetryConfig
 from postrail.core.dsn import Action, Notice, RecipientStatus
-from postrail.core.identity import RANDOM_BYTES, delivery_id, new_message_id
+from postrail.core.identity import delivery_id, notice_id
 from postrail.core.records import Deferred, Delivery, Event, EventType, Notify, Recipient, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.retry import GiveUp, RetryAt, next_attempt, wait
@@ -74,9 +75,6 @@ class Settlement(NamedTuple):
     notices: tuple[Notice, ...] = ()
 
 
-Randomness = Callable[[int], bytes]
-
-
 def settle(
     delivery: Delivery,
     results: Sequence[RecipientResult],
@@ -85,7 +83,6 @@ def settle(
     *,
     now: float,
     jitter: float,
-    randomness: Randomness,
     original_body: bytes | None = None,
 ) -> Settlement:
     """Settle one attempt.
@@ -96,7 +93,6 @@ def settle(
         results: one for each recipient of the delivery.
         now: Unix seconds.
         jitter: fraction in [0, 1).
-        randomness: n → n random bytes, for the ids of notifications; called only when one is made.
         original_body: needed only to honour RET=FULL; None returns the header block.
     """
     first = results[0]
@@ -104,15 +100,13 @@ def settle(
         return Settlement(
             (_event(delivery, EventType.DELIVERED, (first.recipient.address,), attempt, now, reply=first.reply),)
         )
-    return _Settling(delivery, attempt, policy, now, jitter, randomness, original_body).settle(results)
+    return _Settling(delivery, attempt, policy, now, jitter, original_body).settle(results)
 
 
-def expire(
-    delivery: Delivery, policy: Policy, *, now: float, randomness: Randomness, original_body: bytes | None = None
-) -> Settlement:
+def expire(delivery: Delivery, policy: Policy, *, now: float, original_body: bytes | None = None) -> Settlement:
     """Give up all recipients of a delivery whose deadline has passed without (another) attempt."""
     attempt = AttemptContext(delivery.last_attempt_at)
-    settling = _Settling(delivery, attempt, policy, now, 0.0, randomness, original_body, counted=False)
+    settling = _Settling(delivery, attempt, policy, now, 0.0, original_body, counted=False)
     failure = TemporaryFailure(delivery.last_reply, Scope.RECIPIENT) if delivery.last_reply else None
     settling.expire([RecipientResult(recipient, failure, None) for recipient in delivery.envelope.recipients])
     return settling.result()
@@ -121,7 +115,7 @@ def expire(
 def park(
     delivery: Delivery, wait_seconds: float, reason: str, policy: Policy, *, now: float, jitter: float = 0.0
 ) -> Settlement:
-    """Keep a delivery that its site cannot take now. No attempt is counted, so its id stays.
+    """Keep a delivery that its site cannot take now. No attempt is counted, so its id stays; the parking is.
 
     Args:
         wait_seconds: about how long; at most until the deadline.
@@ -139,7 +133,8 @@ def park(
         detail=reason,
         attempt_number=delivery.attempts,
     )
-    return Settlement((event,), ((when.tier_seconds, Deferred(delivery, now, when.due_at, reason)),))
+    waiting = replace(delivery, parks=delivery.parks + 1)
+    return Settlement((event,), ((when.tier_seconds, Deferred(waiting, now, when.due_at, reason)),))
 
 
 def _event(
@@ -197,7 +192,6 @@ class _Settling:
     policy: Policy
     now: float
     jitter: float
-    randomness: Randomness
     original_body: bytes | None
     counted: bool = True
     events: list[Event] = field(default_factory=list)
@@ -265,6 +259,7 @@ class _Settling:
             last_reply=reply,
             last_attempt_at=self.attempt.started_at,
             delay_notified=notified,
+            parks=0,
         )
         reason = str(reply) if reply else ""
         self.deferred.append((when.tier_seconds, Deferred(waiting, self.now, when.due_at, reason)))
@@ -321,22 +316,22 @@ class _Settling:
         told = [status for status in statuses if dsn.wanted(status.recipient, action)]
         if not told or not self.delivery.envelope.reverse_path:
             return
-        notice_id = new_message_id(self.now, self.randomness(RANDOM_BYTES))
-        report = dsn.Report(notice_id, self.policy.hostname, self.now, self.attempt.started_at, until)
+        addresses = tuple([status.recipient.address for status in told])
+        identity = notice_id(self.delivery.delivery_id, action, addresses, self.delivery.envelope.received_at)
+        report = dsn.Report(identity, self.policy.hostname, self.now, self.attempt.started_at, until)
         notice = dsn.build(
             dsn.Original(self.delivery.envelope, self.delivery.header_block, self.original_body), told, report
         )
         if notice is None:
             return
         self.notices.append(notice)
-        addresses = tuple([status.recipient.address for status in told])
         event = _event(
             self.delivery,
             EventType.NOTIFIED,
             addresses,
             self.attempt,
             self.now,
-            detail=f"{action} {notice_id}",
+            detail=f"{action} {identity}",
             attempt_number=self.attempt_number,
         )
         self.events.append(event)

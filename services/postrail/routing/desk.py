@@ -9,7 +9,6 @@ stage of `postrail.routing.service` appends what comes back.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Mapping, Sequence
 
 from prometheus_client import Counter
@@ -155,6 +154,7 @@ class RoutingDesk:
             delivery.last_reply,
             delivery.last_attempt_at,
             delivery.delay_notified,
+            delivery.parks,
         )
         topic = self._topic(route.pool, route.group, envelope.lane)
         output.append(Append(topic, route.key, codec.encode_delivery(outbound), record.body, outbound))
@@ -185,7 +185,6 @@ class RoutingDesk:
             self._policy,
             now=now,
             jitter=self._jitter(),
-            randomness=os.urandom,
             original_body=body,
         )
         for _, failure in failed:
@@ -204,7 +203,7 @@ class RoutingDesk:
         _UNROUTED["expired"].inc(len(recipients))
         LOG.info("expired", message_id=delivery.envelope.message_id, recipients=len(recipients))
         body = await _original_body(delivery, record)
-        settlement = expire(delivery, self._policy, now=self._clock(), randomness=os.urandom, original_body=body)
+        settlement = expire(delivery, self._policy, now=self._clock(), original_body=body)
         return appends(settlement, record.body)
 
 
@@ -229,6 +228,7 @@ def _part(delivery: Delivery, recipients: tuple[Recipient, ...]) -> Delivery:
         delivery.last_reply,
         delivery.last_attempt_at,
         delivery.delay_notified,
+        delivery.parks,
     )
 
 

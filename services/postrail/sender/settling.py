@@ -5,7 +5,6 @@ Owns the sender's outcome metrics and its one log line an attempt. Never talks t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter, Histogram
@@ -82,7 +81,6 @@ class Settler:
             self._policy,
             now=self._clock(),
             jitter=self._jitter(),
-            randomness=os.urandom,
             original_body=original_body,
         )
         self._record(job, settlement)
@@ -96,7 +94,7 @@ class Settler:
     def expire(self, job: Job) -> None:
         """Give the delivery up: its deadline has passed. Its body goes back where that was asked for and it is at hand."""
         body = job.body.in_memory if job.body is not None and job.delivery.envelope.ret == "FULL" else None
-        settlement = expire(job.delivery, self._policy, now=self._clock(), randomness=os.urandom, original_body=body)
+        settlement = expire(job.delivery, self._policy, now=self._clock(), original_body=body)
         self._record(job, settlement)
         LOG.info("expired", message_id=job.delivery.envelope.message_id, recipients=len(job.pending))
 

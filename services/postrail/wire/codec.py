@@ -146,6 +146,7 @@ def _put_delivery(delivery: core.Delivery, out: pb.Delivery) -> None:
         _put_reply(delivery.last_reply, out.last_reply)
     out.last_attempt_at = delivery.last_attempt_at
     out.delay_notified = delivery.delay_notified
+    out.parks = delivery.parks
 
 
 def _get_delivery(read: pb.Delivery) -> core.Delivery:
@@ -171,6 +172,7 @@ def _get_delivery(read: pb.Delivery) -> core.Delivery:
         _get_reply(read.last_reply) if read.HasField("last_reply") else None,
         read.last_attempt_at,
         read.delay_notified,
+        read.parks,
     )
 
 
@@ -286,6 +288,20 @@ def decode_dead_letter(value: bytes) -> core.DeadLetter:
     )
 
 
+def encode_finished(finished: core.Finished) -> bytes:
+    """The record of the topics outcomes.*."""
+    return pb.Finished(
+        topic=finished.topic, partition=finished.partition, offsets=finished.offsets, names=finished.names
+    ).SerializeToString()
+
+
+def decode_finished(value: bytes) -> core.Finished:
+    """The inverse of `encode_finished`; raises UndecodableRecord."""
+    read = pb.Finished()
+    _parse(read, value)
+    return core.Finished(read.topic, read.partition, tuple(read.offsets), tuple(read.names))
+
+
 def encode_feedback(feedback: core.Feedback) -> bytes:
     """The record of the topic feedback."""
     out = pb.Feedback(
@@ -317,7 +333,7 @@ def decode_feedback(value: bytes) -> core.Feedback:
 
 
 def _parse(
-    into: pb.Message | pb.Delivery | pb.Deferred | pb.Event | pb.DeadLetter | pb.Feedback,
+    into: pb.Message | pb.Delivery | pb.Deferred | pb.Event | pb.DeadLetter | pb.Feedback | pb.Finished,
     value: bytes,
 ) -> None:
     try:

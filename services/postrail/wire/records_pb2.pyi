@@ -108,7 +108,7 @@ class Reply(_message.Message):
     def __init__(self, code: _Optional[int] = ..., enhanced: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("delivery_id", "envelope", "header_block", "blob", "route", "attempts", "last_reply", "last_attempt_at", "delay_notified")
+    __slots__ = ("delivery_id", "envelope", "header_block", "blob", "route", "attempts", "last_reply", "last_attempt_at", "delay_notified", "parks")
     DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
     HEADER_BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class Delivery(_message.Message):
     LAST_REPLY_FIELD_NUMBER: _ClassVar[int]
     LAST_ATTEMPT_AT_FIELD_NUMBER: _ClassVar[int]
     DELAY_NOTIFIED_FIELD_NUMBER: _ClassVar[int]
+    PARKS_FIELD_NUMBER: _ClassVar[int]
     delivery_id: str
     envelope: Envelope
     header_block: bytes
@@ -127,7 +128,8 @@ class Delivery(_message.Message):
     last_reply: Reply
     last_attempt_at: float
     delay_notified: bool
-    def __init__(self, delivery_id: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., header_block: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., attempts: _Optional[int] = ..., last_reply: _Optional[_Union[Reply, _Mapping]] = ..., last_attempt_at: _Optional[float] = ..., delay_notified: _Optional[bool] = ...) -> None: ...
+    parks: int
+    def __init__(self, delivery_id: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., header_block: _Optional[bytes] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., attempts: _Optional[int] = ..., last_reply: _Optional[_Union[Reply, _Mapping]] = ..., last_attempt_at: _Optional[float] = ..., delay_notified: _Optional[bool] = ..., parks: _Optional[int] = ...) -> None: ...
 
 class Deferred(_message.Message):
     __slots__ = ("delivery", "deferred_at", "due_at", "reason")
@@ -196,6 +198,18 @@ class Event(_message.Message):
     size_bytes: int
     bounce_class: str
     def __init__(self, type: _Optional[int] = ..., at: _Optional[float] = ..., message_id: _Optional[str] = ..., recipients: _Optional[_Iterable[str]] = ..., delivery_id: _Optional[str] = ..., submitter: _Optional[str] = ..., stream: _Optional[str] = ..., tag: _Optional[str] = ..., attempt: _Optional[int] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., scope: _Optional[str] = ..., site: _Optional[str] = ..., group: _Optional[str] = ..., pool: _Optional[str] = ..., source_address: _Optional[str] = ..., mx_host: _Optional[str] = ..., mx_address: _Optional[str] = ..., tls: _Optional[str] = ..., duration_seconds: _Optional[float] = ..., queued_seconds: _Optional[float] = ..., due_at: _Optional[float] = ..., detail: _Optional[str] = ..., header_message_id: _Optional[str] = ..., reverse_path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., bounce_class: _Optional[str] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("topic", "partition", "offsets", "names")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offsets: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Feedback(_message.Message):
     __slots__ = ("message_id", "reverse_path", "recipient", "received_at", "header_block", "blob", "client_address")
