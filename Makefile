@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 RUN_ARGS ?=
 BENCH_ARGS ?=
+KAFKA_ARGS ?= --port 9092
 SOAK_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -38,6 +39,14 @@ $(STAMP): requirements-dev.lock pyproject.toml
 .PHONY: run
 run: setup ## Show the system at work in one process: the demonstration (RUN_ARGS=...)
 	$(BIN)/postrail demo $(RUN_ARGS)
+
+.PHONY: kafka
+kafka: setup ## Run a real Kafka on 127.0.0.1:9092 until ctrl-C (needs Java and Maven; KAFKA_ARGS="--port 9092 --brokers 3 --data FOLDER")
+	$(BIN)/python -m tools.kafka $(KAFKA_ARGS)
+
+.PHONY: kafka-jars
+kafka-jars: setup ## Fetch the Kafka that tests and development use into the cache, once
+	$(BIN)/python -m tools.kafka --fetch-only
 
 .PHONY: test
 test: setup ## Run the unit, integration and chaos suites in one pytest run

@@ -1,7 +1,7 @@
 """What holds for every test: its suite's mark, and how generated examples are chosen.
 
 The rest is in pyproject.toml: asyncio mode, the time limit of 120 s a test, warnings as errors. Fixtures that start a peer
-live beside the tests that use them, or in tests/support.
+live beside the tests that use them, or in tests/support; the Kafka broker that all suites share is brought in here.
 """
 
 from pathlib import Path
@@ -9,7 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.kafka import kafka_broker, kafka_prefix
 from tests.support.tools import in_ci
+
+__all__ = ["kafka_broker", "kafka_prefix"]
 
 _TESTS = Path(__file__).parent
 _SUITES = ("unit", "integration", "chaos")
