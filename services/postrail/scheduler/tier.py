@@ -20,6 +20,7 @@ from postrail.log.interface import Append, Commit, Consumer, LogError, Record, T
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.scheduler.window import Waiting, Window
 from postrail.shell import logs
+from postrail.shell.assignment import committed
 from postrail.shell.context import Context
 from postrail.wire import codec
 from postrail.wire.input import deferred_of
@@ -66,6 +67,7 @@ class TierReader:
         self._consumer: Consumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._storing = False
+        self._stored = asyncio.Event()
         self._draining = False
         self._trouble = ""
         self._trouble_since = 0.0
@@ -132,7 +134,10 @@ class TierReader:
 
     def _take(self, record: Record) -> None:
         partition = TopicPartition(record.topic, record.partition)
-        self._trackers[partition].start(record.offset)
+        tracker = self._trackers.get(partition)
+        if tracker is None:
+            return  # given up since it was read: its next owner reads it
+        tracker.start(record.offset)
         now = self._clock()
         try:
             deferred = deferred_of(record)
@@ -158,10 +163,12 @@ class TierReader:
     async def _hand_back(self, consumer: Consumer, due: Sequence[Waiting]) -> None:
         """Append what is due and commit; then count it."""
         self._storing = True
+        self._stored.clear()
         try:
             await self._store(due)
         finally:
             self._storing = False
+            self._stored.set()
         now = self._clock()
         self._trouble = ""
         self._due_metric.inc(len(due))
@@ -170,16 +177,24 @@ class TierReader:
         self._pause_and_resume(consumer)
 
     async def _store(self, due: Sequence[Waiting]) -> None:
-        """One transaction, repeated until the log takes it: nothing was stored by those that failed."""
+        """One transaction, repeated until the log takes it, or until others own what it commits.
+
+        On a log that is not atomic a commit that fails is tried again alone, so that nothing is appended twice because of it.
+        """
         delay = LOG_RETRY_SECONDS[0]
-        while True:
-            mine = [waiting for waiting in due if waiting.partition in self._trackers]
+        stored = False
+        while mine := [waiting for waiting in due if waiting.partition in self._trackers]:
             for waiting in mine:
                 self._trackers[waiting.partition].finish(waiting.offset)
             touched = {waiting.partition for waiting in mine}
             commits = [Commit(GROUP, partition, self._trackers[partition].progress()) for partition in touched]
+            appends = [] if stored else [waiting.append for waiting in mine]
             try:
-                await self._log.transact([waiting.append for waiting in mine], commits)
+                if appends and not self._log.is_atomic:
+                    await self._log.append(appends)
+                    stored = True
+                    continue
+                await self._log.transact(appends, commits)
             except Exception as error:
                 self._cannot(error)
                 await asyncio.sleep(delay)
@@ -209,14 +224,19 @@ class TierReader:
             LOG.exception("reading a tier failed; tried again", topic=self._topic, reason=reason)
 
     async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        committed = await self._log.committed(GROUP, [self._topic])
+        found = await committed(self._log, GROUP, partitions)
         for partition in partitions:
-            progress = committed.get(partition, Progress(0))
+            progress = found[partition] or Progress(0)
             self._trackers[partition] = Tracker(progress.low, progress.above)
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Forget what waits here: its next owner reads it again."""
+        """Forget what waits here: its next owner reads it again. What is being stored is committed first."""
+        self._window.forget(set(partitions))
+        if self._storing:
+            waiting = asyncio.ensure_future(self._stored.wait())
+            await asyncio.wait([waiting], timeout=DRAIN_SECONDS)
+            waiting.cancel()
         for partition in partitions:
             self._trackers.pop(partition, None)
             self._paused.discard(partition)
-        self._window.forget(set(partitions))
+        self._window.forget(set(partitions))  # also what came in meanwhile

@@ -23,6 +23,7 @@ from postrail.core.records import DeadLetter
 from postrail.log.interface import Append, Commit, Consumer, LogError, LogFull, LogUnavailable, Record, TopicPartition
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.shell import logs
+from postrail.shell.assignment import committed
 from postrail.shell.context import Context
 from postrail.shell.stage_state import KeptBack, Partition
 from postrail.wire.codec import encode_dead_letter
@@ -231,20 +232,18 @@ class Stage:
 
     async def _take_all(self, records: Iterable[Record]) -> None:
         slice_end = time.monotonic() + SLICE_SECONDS
+        assigned = dict(self._partitions)  # now: a partition that goes and comes back while this gives way is another
         partition: Partition | None = None
         for record in records:
             if partition is None or partition.name != (record.topic, record.partition):
-                partition = await self._partition(TopicPartition(record.topic, record.partition))
+                partition = assigned.get(TopicPartition(record.topic, record.partition))
+            if partition is None or partition.leaving:
+                continue  # its next owner reads it
             partition.tracker.start(record.offset)
             self._take(partition, record, 1)
             if time.monotonic() > slice_end:
                 await asyncio.sleep(0)
                 slice_end = time.monotonic() + SLICE_SECONDS
-
-    async def _partition(self, name: TopicPartition) -> Partition:
-        if name not in self._partitions:
-            await self._assigned([name])
-        return self._partitions[name]
 
     def _take(self, partition: Partition, record: Record, tries: int) -> None:
         try:
@@ -318,7 +317,7 @@ class Stage:
         return len(self._kept) >= self._max_kept // 2 or partition.tracker.spread > ASIDE_SPREAD
 
     def _keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
-        if not partition.revoked and not self._draining:
+        if not partition.leaving and not self._draining:
             self._kept.keep(partition, record, tries, delay_seconds)
 
     def _again(self, partition: Partition, record: Record, tries: int) -> None:
@@ -357,21 +356,28 @@ class Stage:
                     partition.tracker.finish(offset)
                     touched[partition] = None
                     appends += outputs
-            commits = [Commit(self._group, partition.name, partition.progress()) for partition in touched]
             with self._transaction_metric.time():
-                await self._store(appends, commits)
+                await self._store(appends, touched)
             self._records_metric.inc(len(taken))
             self._trouble = ""
             self._progress_at = time.monotonic()
             self._committing = False
-            for partition, commit in zip(touched, commits, strict=True):
-                self._pause_or_resume(consumer, partition, commit.progress)
+            for partition in touched:
+                self._pause_or_resume(consumer, partition)
 
-    async def _store(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
-        """One transaction, repeated until the log takes it: nothing was stored by those that failed."""
+    async def _store(self, appends: Sequence[Append], touched: Iterable[Partition]) -> None:
+        """One transaction, repeated until the log takes it, or until others own what it commits.
+
+        On a log that is not atomic a commit that fails is tried again alone, so that nothing is appended twice because of it.
+        """
         delay = LOG_RETRY_SECONDS[0]
-        while commits:
+        while owned := [partition for partition in touched if not partition.revoked]:
+            commits = [Commit(self._group, partition.name, partition.progress()) for partition in owned]
             try:
+                if appends and not self._log.is_atomic:
+                    await self._log.append(appends)
+                    appends = ()
+                    continue
                 await self._log.transact(appends, commits)
             except Exception as error:
                 self._cannot("write to", error)
@@ -390,10 +396,10 @@ class Stage:
         else:
             LOG.error("log failed; tried again", stage=self.name, reason=reason, traceback=_traceback(error))
 
-    def _pause_or_resume(self, consumer: Consumer, partition: Partition, progress: Progress) -> None:
+    def _pause_or_resume(self, consumer: Consumer, partition: Partition) -> None:
         if not partition.paused and partition.tracker.spread <= SAFE_SPREAD:
             return
-        too_long = len(progress.metadata()) > STOP_FETCHING_AT_BYTES
+        too_long = len(partition.progress().metadata()) > STOP_FETCHING_AT_BYTES
         if too_long == partition.paused or partition.revoked:
             return
         partition.paused = too_long
@@ -407,22 +413,24 @@ class Stage:
     # Assignment
 
     async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        committed = await self._log.committed(self._group, sorted({partition.topic for partition in partitions}))
+        found = await committed(self._log, self._group, partitions)
         for name in partitions:
-            progress = committed.get(name, Progress(0))
+            progress = found[name] or Progress(0)
             self._partitions[name] = Partition(name, Tracker(progress.low, progress.above))
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commit what is finished of them; what is not, their next owner does again."""
+        """Take up no more of them, commit what is finished; what is not, their next owner does again."""
+        gone = [self._partitions.pop(name) for name in partitions if name in self._partitions]
+        for partition in gone:
+            partition.leaving = True
+        self._kept.let_go(gone)
         if self._committer is not None and not self._committer.done() and (self._outcomes or self._committing):
             self._idle.clear()
             waiting = asyncio.ensure_future(self._idle.wait())
             await asyncio.wait([waiting], timeout=DRAIN_SECONDS)
             waiting.cancel()
-        gone = [self._partitions.pop(name) for name in partitions if name in self._partitions]
         for partition in gone:
             partition.revoked = True
-        self._kept.let_go(gone)
         self._room.set()
 
 

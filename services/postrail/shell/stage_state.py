@@ -18,10 +18,16 @@ from postrail.log.progress import Progress, Tracker
 
 @dataclass(slots=True, eq=False)
 class Partition:
-    """What is under way of one assigned partition."""
+    """What is under way of one assigned partition.
+
+    Attributes:
+        leaving: it is being given up: nothing more of it is taken up.
+        revoked: it is given up: nothing more of it is stored.
+    """
 
     name: TopicPartition
     tracker: Tracker
+    leaving: bool = False
     revoked: bool = False
     paused: bool = False
 
