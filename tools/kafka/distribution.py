@@ -81,7 +81,7 @@ def _bring(target: Path) -> None:
 def _run_maven(libraries: Path) -> None:
     """Run Maven until it succeeds, a few times: it keeps what it has, so that a try goes on where the last one failed."""
     command = [
-        *("mvn", "--batch-mode", "--quiet", "--file", str(_HERE / "pom.xml")),
+        *("mvn", "--batch-mode", "--quiet", "--update-snapshots", "--file", str(_HERE / "pom.xml")),
         *(f"-Dkafka.version={KAFKA_VERSION}", f"-Dscala.version={SCALA_VERSION}", f"-Dlog4j.version={LOG4J_VERSION}"),
         f"org.apache.maven.plugins:maven-dependency-plugin:{DEPENDENCY_PLUGIN_VERSION}:copy-dependencies",
         *("-DincludeScope=runtime", f"-DoutputDirectory={libraries}"),
