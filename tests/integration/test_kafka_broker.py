@@ -16,7 +16,7 @@ from tests.support.processes import wait_for
 
 
 async def produce(bootstrap: str, topic: str, value: bytes) -> int:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=20_000)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=4_000)
     await producer.start()
     try:
         return int((await producer.send_and_wait(topic, value)).offset)

@@ -79,7 +79,7 @@ class KafkaConfig(Section):
     partitions: Annotated[int, Field(ge=1, le=1000)] = 12
     """How many a mail topic gets: the most processes of one service that can share its work."""
     topic_partitions: dict[str, Annotated[int, Field(ge=1, le=1000)]] = {}
-    """The same for single topics, by name without prefix."""
+    """The same for single topics, by name without prefix and lane: `accepted`, `outbound.default.gmail`."""
     replication_factor: Annotated[int, Field(ge=1, le=10)] = 3
     min_insync_replicas: Annotated[int, Field(ge=1, le=10)] = 2
     """How many brokers must have a record before it counts as stored."""

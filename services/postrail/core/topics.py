@@ -1,7 +1,8 @@
 """Names of the topics, in one place.
 
 Every mail topic has two lanes, each a topic of its own: `accepted.urgent` and `accepted.bulk`. Outbound topics are
-`outbound.<pool>.<destination group>.<lane>`; deferral tiers `deferred.<seconds>s`.
+`outbound.<pool>.<destination group>.<lane>`, each pair with one `outcomes.<pool>.<destination group>`; deferral tiers
+`deferred.<seconds>s`. How a topic is laid out and kept on Kafka is `topic_specs`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ ASIDE = "aside"
 SIGNED = "signed"
 DUE = "due"
 _DEFERRED = "deferred"
+_OUTBOUND = "outbound."
+_OUTCOMES = "outcomes."
 
 _SUFFIX = {Lane.URGENT: ".urgent", Lane.BULK: ".bulk"}
 
@@ -34,7 +37,12 @@ def lanes(base: str) -> tuple[str, str]:
 
 def outbound(pool: str, group: str) -> str:
     """The base name of a sender's topic; laned."""
-    return f"outbound.{pool}.{group}"
+    return f"{_OUTBOUND}{pool}.{group}"
+
+
+def outcomes(pool: str, group: str) -> str:
+    """The topic in which a sender records what it has finished, where the log is not atomic; not laned."""
+    return f"{_OUTCOMES}{pool}.{group}"
 
 
 def deferred(tier_seconds: float) -> str:
@@ -46,3 +54,19 @@ def tier_of(topic: str) -> float | None:
     """The seconds of a retry tier's topic; None for any other topic."""
     kind, _, tier = topic.partition(".")
     return float(tier[:-1]) if kind == _DEFERRED else None
+
+
+def base_of(topic: str) -> str:
+    """A topic's name without its lane."""
+    return topic.removesuffix(_SUFFIX[Lane.URGENT]).removesuffix(_SUFFIX[Lane.BULK])
+
+
+def owner_of(topic: str) -> str:
+    """The base name whose partitions a topic shares: that of its lanes; of outcomes, the outbound topic's."""
+    base = base_of(topic)
+    return _OUTBOUND + base[len(_OUTCOMES) :] if base.startswith(_OUTCOMES) else base
+
+
+def is_outbound(topic: str) -> bool:
+    """Whether a sender reads it."""
+    return topic.startswith(_OUTBOUND)
