@@ -81,6 +81,11 @@ class Pace:
         self._tolerance_seconds = (burst - 1) * self._interval_seconds
         self._next_at = float("-inf")
 
+    def start_empty(self, since: float) -> None:
+        """Nothing was saved up at `since`: the first event comes one interval later. For whoever takes over from another, who
+        may have used up all that was allowed."""
+        self._next_at = max(self._next_at, since + self._interval_seconds + self._tolerance_seconds)
+
     @property
     def interval_seconds(self) -> float:
         """What lies between two events of a long run."""

@@ -131,6 +131,19 @@ class Backlog:
         while (job := self.pop(bundle)) is not None:
             yield job
 
+    def forget_leaving(self) -> None:
+        """Drop the jobs of partitions that are being given up: their next owner sends them."""
+        for bundle in list(self.waiting):
+            for lane in (bundle.urgent, bundle.bulk):
+                kept = [job for job in lane if not (job.gone or job.partition.leaving)]
+                lane.clear()
+                lane.extend(kept)
+            self.depth -= bundle.depth
+            bundle.depth = len(bundle.urgent) + len(bundle.bulk)
+            self.depth += bundle.depth
+            if not bundle.depth:
+                del self.waiting[bundle]
+
     def youngest_half(self) -> Sequence[Job]:
         """Half of what waits: of each bundle the least urgent and youngest first."""
         jobs = [job for bundle in self.waiting for job in bundle.youngest_first()]

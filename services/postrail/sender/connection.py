@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from prometheus_client import Counter
+
 from postrail.core.records import Delivery, Recipient
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, RecipientResult
@@ -25,13 +27,21 @@ from postrail.sender.session import Session
 from postrail.sender.slots import Slot
 from postrail.sender.wire import ConnectionBroken, TimedOut, Wire
 from postrail.shell import logs
-from postrail.shell.blobs import BlobDamaged, BlobStore
+from postrail.shell.blobs import BlobDamaged, BlobStore, BlobUnavailable
 
 if TYPE_CHECKING:
     from postrail.sender.backlog import Bundle
     from postrail.sender.site_queue import SiteQueue
 
 LOG = logs.logger("sender")
+
+# Transactions that were broken off before their final dot, because the log was not heard of for so long that another process may
+# own the delivery. It is sent by whoever owns it. Alert on any increase: this process or its way to the log is stuck at times.
+STALE = Counter("postrail_sender_stale_transactions_total", "Transactions broken off because ownership was in doubt.")
+
+DOT_APART_BYTES = 64 << 10
+"""Where the log is shared, the final dot of a larger content is written when all before it has left this process."""
+_DOT = b".\r\n"
 MAX_QUICK_RETRIES = 2
 _PAST_THE_DOT = frozenset({State.OUTCOME})
 
@@ -46,6 +56,10 @@ class _Content(NamedTuple):
 
 class _Unreadable(Exception):
     """The body cannot be had now."""
+
+
+class _Stale(Exception):
+    """Another process may own the delivery by now."""
 
 
 class Connection:
@@ -173,6 +187,14 @@ class Connection:
         except _Unreadable as error:
             LOG.error("body-unreadable", message_id=job.delivery.envelope.message_id, reason=str(error))
             refusal = TemporaryFailure(Reply(451, "4.3.0", str(error)), Scope.MESSAGE, internal=True)
+        except _Stale:
+            STALE.inc()
+            LOG.warning(
+                "not-sent", message_id=job.delivery.envelope.message_id, reason="the log was not heard of for long"
+            )
+            session.wire.lost()
+            self._queue.wait_again(job)
+            return False
         attempt = AttemptContext(
             started_at,
             asyncio.get_running_loop().time() - start,
@@ -213,8 +235,13 @@ class Connection:
 
     async def _send_content(self, wire: Wire, job: Job, content: _Content) -> None:
         if content.stuffer is None:
-            wire.machine.end_content()
-            wire.write(content.data)
+            data = content.data
+            if len(data) > DOT_APART_BYTES and job.partition.ownership is not None:
+                wire.write(data[: -len(_DOT)])  # ours to send when the dot leaves this process, not when it is buffered
+                if not await wire.flushed():
+                    return
+                data = _DOT
+            self._send_dot(wire, job, data)
             return
         wire.write(content.data)
         blob = job.delivery.blob
@@ -224,12 +251,18 @@ class Connection:
                 wire.write(content.stuffer.feed(chunk))
                 if not await wire.writable():
                     return
-        except BlobDamaged as error:
+        except (BlobDamaged, BlobUnavailable) as error:
             raise _Unreadable(str(error)) from error
         if await wire.flushed():
-            end = content.stuffer.finish()
-            wire.machine.end_content()
-            wire.write(end)
+            self._send_dot(wire, job, content.stuffer.finish())
+
+    def _send_dot(self, wire: Wire, job: Job, end: bytes) -> None:
+        """Write the end of the content, final dot included: from here on the receiver may have the message."""
+        ownership = job.partition.ownership
+        if ownership is not None and ownership.lease_seconds() <= 0:
+            raise _Stale
+        wire.machine.end_content()
+        wire.write(end)
 
     async def _conclude(
         self,

@@ -1,18 +1,25 @@
 """Reads the outbound topics of one pool and destination group, and keeps what is taken up within bounds.
 
-Owns the consumer, the trackers of its partitions and the count of what it holds. `service` decides what becomes of a record.
+Owns the consumer, the trackers of its partitions and the count of what it holds. A new owner of a partition learns here what is
+finished of it: from the last commit, and, where that may lag behind, from the tail of the outcomes topic. `service` decides
+what becomes of a record; `handover` what becomes of those that are under way when partitions come and go.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from postrail.core.topics import lanes, outbound
+from postrail.core.records import Finished
+from postrail.core.topics import lanes, outbound, outcomes
 from postrail.log.interface import Consumer, Log, LogError, Record, TopicPartition
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
-from postrail.sender.job import Job, Partition
+from postrail.sender.job import Job, Ownership, Partition
+from postrail.sender.repeats import Repeats
 from postrail.shell import logs
+from postrail.shell.assignment import asked, committed
+from postrail.wire import codec
 
 LOG = logs.logger("sender")
 
@@ -21,24 +28,38 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 MAX_SPREAD = STOP_FETCHING_AT_BYTES * 3 // 4 * 8
 """Distance from the oldest unfinished record to the newest, so that a commit's metadata always fits (a bit a record)."""
+TAIL_RECORDS = 2000
+"""So many of the newest outcomes a new owner reads: each tells of up to a transaction's deliveries."""
+
+
+class Owner(Protocol):
+    """What an intake needs from the service."""
+
+    def room(self, intake: Intake) -> int:
+        """How many records may be taken up now."""
+        ...
+
+    def take(self, intake: Intake, records: Sequence[Record]) -> None:
+        """Decide what becomes of the records of one poll."""
+        ...
+
+    def names_not_durable(self, partition: TopicPartition) -> Sequence[str]:
+        """Hand-overs of a partition whose outcome is known to this process only."""
+        ...
+
+    async def give_up(self, intake: Intake, partitions: Sequence[Partition]) -> None:
+        """Finish or forget all that is under way of these partitions."""
+        ...
+
+    def take_over(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are ours from now on."""
+        ...
 
 
 class Intake:
-    """One consumer.
+    """One consumer."""
 
-    Args:
-        room: how many records may be taken up now.
-        take: what becomes of records; called with those of one poll.
-    """
-
-    def __init__(
-        self,
-        log: Log,
-        pool: str,
-        group: str,
-        room: Callable[[Intake], int],
-        take: Callable[[Intake, Sequence[Record]], None],
-    ) -> None:
+    def __init__(self, log: Log, pool: str, group: str, owner: Owner) -> None:
         self.pool = pool
         self.group = group
         self.name = f"sender.{pool}.{group}"
@@ -47,8 +68,7 @@ class Intake:
         self.has_room = asyncio.Event()
         self.problem: str | None = None
         self._log = log
-        self._room = room
-        self._take = take
+        self._owner = owner
         self._topics = lanes(outbound(pool, group))
         self._consumer: Consumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,13 +95,17 @@ class Intake:
         """Records that wait in the log."""
         return self._consumer.lag() if self._consumer is not None else 0
 
-    def partition(self, record: Record) -> Partition:
-        """Where the record comes from; its tracker has started the record."""
-        name = TopicPartition(record.topic, record.partition)
-        partition = self.partitions.get(name)
-        if partition is None:
-            partition = self.partitions[name] = Partition(self.name, name, Tracker(record.offset))
-        partition.tracker.start(record.offset)
+    def lease_seconds(self) -> float:
+        """For how long this process may still act as the owner of its partitions."""
+        return self._consumer.lease_seconds() if self._consumer is not None else float("inf")
+
+    def partition(self, record: Record) -> Partition | None:
+        """Where the record comes from; its tracker has started the record. None: it is somebody else's by now."""
+        partition = self.partitions.get(TopicPartition(record.topic, record.partition))
+        if partition is not None:
+            partition.tracker.start(record.offset)
+            if partition.ownership is not None:
+                partition.ownership.key = record.key
         return partition
 
     def laggards(self) -> Iterator[Job]:
@@ -98,7 +122,7 @@ class Intake:
 
     async def _run(self, consumer: Consumer) -> None:
         while True:
-            room = self._room(self)
+            room = self._owner.room(self)
             if room <= 0:
                 self.has_room.clear()
                 await self.has_room.wait()
@@ -117,14 +141,44 @@ class Intake:
                 continue
             self.problem = None
             if records:
-                self._take(self, records)
+                self._owner.take(self, records)
+
+    # partitions come and go
 
     async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        committed = await self._log.committed(self.name, self._topics)
+        found = await committed(self._log, self.name, partitions)
+        told: list[Finished] = []
+        if not self._log.is_atomic:
+            never = {name.partition for name, progress in found.items() if progress is None}
+            numbers = sorted({name.partition for name in partitions})
+            tails = await asyncio.gather(*(self._tail(number, everything=number in never) for number in numbers))
+            told = [finished for tail in tails for finished in tail]
         for name in partitions:
-            progress = committed.get(name, Progress(0))
+            progress = found[name] or Progress(0)
             self.partitions[name] = Partition(self.name, name, Tracker(progress.low, progress.above))
+            if not self._log.is_atomic:
+                self.partitions[name].ownership = self._ownership(name, told)
+        self._owner.take_over([self.partitions[name] for name in partitions])
+
+    async def _tail(self, number: int, *, everything: bool) -> list[Finished]:
+        """What the outcomes topic tells of the partitions of this number; all of it where nothing was ever committed."""
+        topic, since = outcomes(self.pool, self.group), 0 if everything else None
+        records = await asked(lambda: self._log.tail(topic, number, newest=TAIL_RECORDS, since=since), self.name)
+        found = []
+        for record in records:
+            try:
+                found.append(codec.decode_finished(record.value))
+            except codec.UndecodableRecord as error:
+                LOG.error("outcome-unreadable", topic=topic, partition=number, offset=record.offset, reason=str(error))
+        return found
+
+    def _ownership(self, name: TopicPartition, told: Sequence[Finished]) -> Ownership:
+        mine = [finished for finished in told if (finished.topic, finished.partition) == name]
+        offsets = [offset for finished in mine for offset in finished.offsets]
+        names = [named for finished in mine for named in finished.names if named]
+        repeats = Repeats(offsets, [*names, *self._owner.names_not_durable(name)])
+        return Ownership(asyncio.get_running_loop().time(), self.lease_seconds, repeats)
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        for name in partitions:
-            self.partitions.pop(name, None)
+        gone = [self.partitions.pop(name) for name in partitions if name in self.partitions]
+        await self._owner.give_up(self, gone)

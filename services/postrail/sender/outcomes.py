@@ -1,21 +1,28 @@
 """Makes outcomes durable, together with the offsets that they finish: consume, produce, commit.
 
-Owns the only transactions of the sender. Outcomes gather while one transaction runs and go with the next, so their number
-follows the speed of the disk, not that of the mail. An outcome that the log cannot take is kept and tried again; its record
-stays unfinished until then.
+Owns the only writes of the sender. Outcomes gather while one write runs and go with the next, so their number follows the speed
+of the log, not that of the mail. An outcome that the log cannot take is kept and tried again; its record stays unfinished
+until then.
+
+On an atomic log a write is one transaction. On another it has three steps, each durable before the next begins: what carries
+mail (deferrals, notifications, dead letters); the events, with a record on the outcomes topic of what is finished, which a new
+owner of the partition reads; the commit. So a record counts as finished only when all that keeps its mail is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Histogram
 
-from postrail.log.interface import Append, Commit, Log, LogError
+from postrail.core.records import Finished
+from postrail.core.topics import EVENTS
+from postrail.log.interface import Append, Commit, Log, LogError, TopicPartition
 from postrail.sender.job import Partition
 from postrail.shell import logs
+from postrail.wire import codec
 
 LOG = logs.logger("sender")
 
@@ -39,6 +46,7 @@ class _Outcome:
     partition: Partition
     offset: int
     appends: Sequence[Append]
+    name: str
 
 
 class Outcomes:
@@ -46,13 +54,17 @@ class Outcomes:
 
     Args:
         on_durable: called after each transaction, with the partition of each record that it finished.
+        tell: the outcomes topic of a reader group.
     """
 
-    def __init__(self, log: Log, on_durable: Callable[[Sequence[Partition]], None]) -> None:
+    def __init__(self, log: Log, on_durable: Callable[[Sequence[Partition]], None], tell: Callable[[str], str]) -> None:
         self._log = log
         self._on_durable = on_durable
+        self._tell = tell
         self._pending: list[_Outcome] = []
+        self._writing: Sequence[_Outcome] = ()
         self._wanted = asyncio.Event()
+        self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.refusal: str | None = None
@@ -61,10 +73,27 @@ class Outcomes:
         """Begin to write."""
         self._task = asyncio.create_task(self._run(), name="sender outcomes")
 
-    def record(self, partition: Partition, offset: int, appends: Sequence[Append]) -> None:
-        """Take what follows from a record; the record is then finished."""
-        self._pending.append(_Outcome(partition, offset, appends))
+    def record(self, partition: Partition, offset: int, appends: Sequence[Append], name: str = "") -> None:
+        """Take what follows from a record; the record is then finished. `name`: of its hand-over."""
+        self._pending.append(_Outcome(partition, offset, appends, name))
         self._wanted.set()
+
+    def names_not_durable(self, partition: TopicPartition) -> list[str]:
+        """The hand-overs of a partition whose outcome the log does not have yet."""
+        return [outcome.name for outcome in (*self._writing, *self._pending) if outcome.partition.name == partition]
+
+    async def settled(self, partitions: Collection[Partition], within_seconds: float) -> bool:
+        """Wait until all that was recorded of these partitions is durable and committed; False when that took too long."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                while any(outcome.partition in partitions for outcome in (*self._writing, *self._pending)):
+                    if self._task is None or self._task.done():
+                        return False
+                    self._written.clear()
+                    await self._written.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def close(self, within_seconds: float) -> None:
         """Write what waits, for so long at most; what is not written stays unfinished in the log."""
@@ -89,37 +118,80 @@ class Outcomes:
             if not self._pending:
                 self._wanted.clear()
             if batch:
+                self._writing = batch
                 await self._write(batch)
+                self._writing = ()
+                self._written.set()
             if self._closing and not self._pending:
                 return
 
     async def _write(self, batch: Sequence[_Outcome]) -> None:
         appends = [append for outcome in batch for append in outcome.appends]
         touched: dict[int, Partition] = {}
+        counted: list[Partition] = []
         for outcome in batch:
-            outcome.partition.tracker.finish(outcome.offset)
-            touched[id(outcome.partition)] = outcome.partition
-        commits = [Commit(partition.group, partition.name, partition.progress()) for partition in touched.values()]
-        await self._transact(appends, commits)
+            partition = outcome.partition
+            if not partition.lost:
+                partition.tracker.finish(outcome.offset)
+                touched[id(partition)] = partition
+                counted.append(partition)
+        if self._log.is_atomic:
+            await self._stored(lambda: self._log.transact(appends, _commits(touched.values())), len(appends))
+        else:
+            await self._write_in_steps(batch, appends, touched.values())
         BATCH.observe(len(batch))
         for outcome in batch:
             outcome.partition.jobs.pop(outcome.offset, None)
-        self._on_durable([outcome.partition for outcome in batch])
+        self._on_durable(counted)
 
-    async def _transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
+    async def _write_in_steps(
+        self, batch: Sequence[_Outcome], appends: Sequence[Append], touched: Collection[Partition]
+    ) -> None:
+        mail = [append for append in appends if append.topic != EVENTS]
+        if mail:
+            await self._stored(lambda: self._log.append(mail), len(mail))
+        told = [append for append in appends if append.topic == EVENTS] + self._finished(batch)
+        if told:
+            await self._stored(lambda: self._log.append(told), len(told))
+        if touched:
+            await self._stored(lambda: self._log.transact((), _commits(touched)), 0)
+
+    def _finished(self, batch: Sequence[_Outcome]) -> list[Append]:
+        """The records of the outcomes topic: one for each partition. Repeats, which lead to nothing, are not told of."""
+        by_partition: dict[Partition, list[_Outcome]] = {}
+        for outcome in batch:
+            if outcome.appends:
+                by_partition.setdefault(outcome.partition, []).append(outcome)
+        records = []
+        for partition, told in by_partition.items():
+            offsets = tuple([outcome.offset for outcome in told])
+            finished = Finished(*partition.name, offsets, tuple([outcome.name for outcome in told]))
+            key = partition.ownership.key if partition.ownership is not None else b""
+            records.append(Append(self._tell(partition.group), key, codec.encode_finished(finished)))
+        return records
+
+    async def _stored(self, store: Callable[[], Awaitable[object]], records: int) -> None:
+        """Store, again and again until the log takes it."""
         tries = 0
         while True:
             try:
-                await self._log.transact(appends, commits)
+                await store()
             except Exception as error:
                 REFUSED.inc()
                 self.refusal = f"the log does not take outcomes: {error}"
                 if isinstance(error, LogError):
-                    LOG.warning("outcomes-refused", reason=str(error), records=len(appends))
+                    LOG.warning("outcomes-refused", reason=str(error), records=records)
                 else:
-                    LOG.exception("outcomes-refused", records=len(appends))
+                    LOG.exception("outcomes-refused", records=records)
                 await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
                 tries += 1
             else:
                 self.refusal = None
                 return
+
+
+def _commits(partitions: Collection[Partition]) -> list[Commit]:
+    """What can be committed now of those that are still ours."""
+    return [
+        Commit(partition.group, partition.name, partition.progress()) for partition in partitions if not partition.lost
+    ]

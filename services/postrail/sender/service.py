@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge
 
 from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
+from postrail.core.identity import hand_over
 from postrail.core.limits import limits_for
 from postrail.core.records import DeadLetter, Lane, Route, RouteKind
 from postrail.core.settle import Policy
-from postrail.core.topics import DEAD_LETTERS
-from postrail.log.interface import Append, Record
+from postrail.core.topics import DEAD_LETTERS, outcomes
+from postrail.log.interface import Append, Record, TopicPartition
+from postrail.sender import handover
 from postrail.sender.intake import Intake
-from postrail.sender.job import Job, Partition
+from postrail.sender.job import Job, Ownership, Partition
 from postrail.sender.outcomes import Outcomes
 from postrail.sender.session import Opening
 from postrail.sender.settling import Settler
@@ -49,6 +51,10 @@ SOURCE_MISMATCH = Counter("postrail_sender_source_mismatch_total", "Connections 
 # Records that are no deliveries; they went to dead-letters. Alert on any increase.
 POISON = Counter("postrail_sender_dead_letters_total", "Records of the outbound topics that cannot be read.")
 
+# Records whose delivery was sent, or is under way, because of another record: what a crash left twice in the log. Not sent again.
+# Nothing to alert on while processes crash or move; a steady increase without that is a defect.
+REPEATS = Counter("postrail_sender_repeats_total", "Records recognised as repeats, and not sent.")
+
 EVICT_SECONDS = 30.0
 """When memory is full, room is made at the cost of sites at which a delivery waits longer than this."""
 MEASURE_SECONDS = 5.0
@@ -57,11 +63,11 @@ MAX_HOPS = 50_000
 
 
 class SenderService:
-    """Sends the mail of all pools and destination groups of the configuration."""
+    """Sends the mail of one pool and destination group, or of all of the configuration (None)."""
 
     name = "sender"
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, pool: str | None = None, group: str | None = None) -> None:
         config = context.config
         self._context = context
         self._config = config
@@ -80,15 +86,13 @@ class SenderService:
         self.back_off_seconds = self._delivery.retry.site_backoff_seconds
         self.slow_seconds = self._delivery.retry.tiers_seconds[0]  # parked, a delivery waits that long anyway
         self.slots = Slots(context.slots_directory, context.shares)
-        self._outcomes = Outcomes(context.log, self._durable)
+        self._outcomes = Outcomes(context.log, self._durable, self._told_on)
         policy = Policy(self._delivery.retry, config.hostname)
         self.settler = Settler(self._outcomes, policy, context.clock, context.jitter)
         self._finder = TargetFinder(config, context.resolver, context.jitter)
-        self._intakes = [
-            Intake(context.log, pool, group, self._room, self._take)
-            for pool in config.pools
-            for group in config.routing.groups
-        ]
+        pools = config.pools if pool is None else (pool,)
+        groups = config.routing.groups if group is None else (group,)
+        self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in groups]
         self._by_name = {intake.name: intake for intake in self._intakes}
 
     async def start(self) -> None:
@@ -110,12 +114,7 @@ class SenderService:
         for queue in self._queues.values():
             queue.stop(now=True)
         connections = [connection for queue in self._queues.values() for connection in queue.connections]
-        tasks = [connection.task for connection in connections if connection.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._delivery.drain_seconds)
-            for connection in connections:
-                connection.give_up()
-            await asyncio.wait(tasks, timeout=1.0)
+        await handover.end(connections, self._delivery.drain_seconds)
         await self._outcomes.close(self._delivery.drain_seconds)
         for intake in self._intakes:
             await intake.close()
@@ -144,7 +143,7 @@ class SenderService:
 
     # records come in
 
-    def _room(self, intake: Intake) -> int:
+    def room(self, intake: Intake) -> int:
         """How many records may be taken up: each intake has its share, however much the others hold."""
         if intake.is_spread_out():
             for job in list(intake.laggards()):
@@ -164,23 +163,34 @@ class SenderService:
         LOG.info("parked", site=slowest.site, source=slowest.source, deliveries=parked)
         return parked > 0
 
-    def _take(self, intake: Intake, records: Sequence[Record]) -> None:
+    def take(self, intake: Intake, records: Sequence[Record]) -> None:
+        """Queue the records of one poll."""
         touched: dict[SiteQueue, None] = {}
         for record in records:
             partition = intake.partition(record)
+            if partition is None:
+                continue
             intake.held += 1
             self._held += 1
+            name = ""
             try:
                 delivery = delivery_of(record)
                 route = delivery.route
                 if route is None:
                     raise codec.UndecodableRecord("a delivery without a route")
+                if partition.ownership is not None:
+                    name = hand_over(delivery)
+                    if self._is_repeat(partition.ownership, record, name):
+                        self._outcomes.record(partition, record.offset, ())
+                        continue
             except codec.UndecodableRecord as error:
                 self._bury(partition, record, error)
                 continue
             lane = Lane.URGENT if record.topic.endswith(".urgent") else Lane.BULK
             hop = self._hop(route)
-            job = Job(delivery, partition, record.offset, lane, record.body, record.appended_at, hop or _UNKNOWN_HOP)
+            job = Job(
+                delivery, partition, record.offset, lane, record.body, record.appended_at, hop or _UNKNOWN_HOP, name
+            )
             partition.jobs[record.offset] = job
             if hop is None:
                 task = asyncio.create_task(self._resolve(job, route), name="sender resolves")
@@ -190,6 +200,14 @@ class SenderService:
                 touched[self._put(job)] = None
         for queue in touched:
             queue.pump()
+
+    @staticmethod
+    def _is_repeat(ownership: Ownership, record: Record, name: str) -> bool:
+        """Whether the delivery is sent, or under way, because of another record, or of this one before the commit was lost."""
+        if ownership.repeats.is_first(name) and not ownership.repeats.is_finished(record.offset):
+            return False
+        REPEATS.inc()
+        return True
 
     def _put(self, job: Job) -> SiteQueue:
         queue = self._queue_of(job)
@@ -222,7 +240,7 @@ class SenderService:
                 self._finder,
                 _no_wait,
             )
-            queue = self._queues[key] = SiteQueue(key, route.group, limits, opening, self)
+            queue = self._queues[key] = SiteQueue(key, route.group, limits, opening, self, job.partition)
         return queue
 
     def _hop(self, route: Route) -> NextHop | None:
@@ -244,7 +262,7 @@ class SenderService:
 
     async def _resolve(self, job: Job, route: Route) -> None:
         answer = await self._context.resolver.mx(route.next_hop)
-        if self._draining:
+        if self._draining or job.partition.leaving:
             return
         if answer.status is DnsStatus.FOUND:
             job.hop = NextHop(route.kind, route.port, answer.hosts)
@@ -269,6 +287,33 @@ class SenderService:
         )
         append = Append(DEAD_LETTERS, record.key, codec.encode_dead_letter(letter), record.body)
         self._outcomes.record(partition, record.offset, [append])
+
+    # partitions come and go
+
+    async def give_up(self, intake: Intake, partitions: Sequence[Partition]) -> None:
+        """Finish or forget all that is under way of these partitions."""
+        queues = list(self._queues.values())
+        forgotten = await handover.give_up(partitions, queues, self._outcomes, self._delivery.drain_seconds)
+        self._held -= forgotten
+        intake.held -= forgotten
+        for each in self._intakes:
+            each.has_room.set()
+
+    def take_over(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are ours from now on; a queue that was ours before starts with nothing saved up."""
+        owned = {partition.place: partition.ownership for partition in partitions}
+        for queue in self._queues.values():
+            ownership = owned.get(queue.place)
+            if ownership is not None:
+                queue.take_over(ownership)
+
+    def names_not_durable(self, partition: TopicPartition) -> Sequence[str]:
+        """Hand-overs of a partition whose outcome is known to this process only."""
+        return self._outcomes.names_not_durable(partition)
+
+    def _told_on(self, reader_group: str) -> str:
+        intake = self._by_name[reader_group]
+        return outcomes(intake.pool, intake.group)
 
     # outcomes are durable
 

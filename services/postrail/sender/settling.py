@@ -113,7 +113,7 @@ class Settler:
                     continue
                 counter = self._counters[group, event.type] = DELIVERIES.labels(group, outcome)
             counter.inc(len(event.recipients))
-        self._outcomes.record(job.partition, job.offset, output.appends(settlement, job.body))
+        self._outcomes.record(job.partition, job.offset, output.appends(settlement, job.body), job.name)
 
     @staticmethod
     def _group(job: Job) -> str:

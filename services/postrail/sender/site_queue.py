@@ -24,7 +24,7 @@ from postrail.log.interface import LogError
 from postrail.sender.backlog import Backlog, Bundle
 from postrail.sender.connection import Connection
 from postrail.sender.egress import SourceMismatch
-from postrail.sender.job import Job
+from postrail.sender.job import Job, Ownership, Partition
 from postrail.sender.session import Opening, Unreachable
 from postrail.sender.settling import Settler
 from postrail.sender.slots import Slots
@@ -38,6 +38,8 @@ FIRST_CONNECTIONS = 2
 SLOT_RETRY_SECONDS = 0.25
 CROWDED_IDLE_SECONDS = 1.0
 """How long a connection may idle when other processes want its slot."""
+STALE_RETRY_SECONDS = 1.0
+"""How often a process that may have lost a partition looks whether it still has it."""
 CAUTION_SECONDS = 60.0
 """How long no further connection is opened after a site refused one beside those that work."""
 
@@ -72,10 +74,20 @@ class SiteQueue:
 
     Args:
         key: names the queue: source, site, and the recipient domain where that has limits of its own.
+        partition: where its deliveries come from: whoever owns that owns the queue.
     """
 
-    def __init__(self, key: tuple[str, str, str], group: str, limits: Limits, opening: Opening, owner: Owner) -> None:
+    def __init__(
+        self,
+        key: tuple[str, str, str],
+        group: str,
+        limits: Limits,
+        opening: Opening,
+        owner: Owner,
+        partition: Partition,
+    ) -> None:
         self.key = key
+        self.place = partition.place
         self.source, self.site, _ = key
         self.group = group
         self.limits = limits
@@ -97,6 +109,36 @@ class SiteQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._stopping = False
+        self._ownership = partition.ownership
+        if self._ownership is not None:
+            self.take_over(self._ownership)
+
+    # owners change
+
+    def take_over(self, ownership: Ownership) -> None:
+        """Its partition is (again) this process's: nothing is saved up of what the limits allow."""
+        self._ownership = ownership
+        self._messages.start_empty(ownership.since)
+        self._openings.start_empty(ownership.since)
+
+    def let_go(self) -> list[Connection]:
+        """Its partition goes to another process: forget what waits, stop what is not past its final dot.
+
+        Returns:
+            The connections, each of which ends by itself.
+        """
+        self.backlog.forget_leaving()
+        connections = list(self.connections)
+        for connection in connections:
+            connection.stop(now=True)
+        return connections
+
+    def _is_stale(self) -> bool:
+        """Whether another process may own the partition by now; asked again later."""
+        if self._ownership is None or self._ownership.lease_seconds() > 0:
+            return False
+        self._soon(STALE_RETRY_SECONDS)
+        return True
 
     # work comes in
 
@@ -117,8 +159,13 @@ class SiteQueue:
     def put_back(self, job: Job) -> None:
         """Take a delivery again whose connection broke before the message was sent."""
         job.quick_retries += 1
-        self.backlog.add(self.backlog.bundle(job.hop), job, front=True)
-        self._soon(0.0)
+        self.wait_again(job)
+
+    def wait_again(self, job: Job) -> None:
+        """Let a delivery wait that was not sent, unless its partition goes to another process."""
+        if not job.partition.leaving:
+            self.backlog.add(self.backlog.bundle(job.hop), job, front=True)
+            self._soon(0.0)
 
     def park(self, job: Job, reason: str) -> None:
         """Take a waiting delivery out and keep it in the log for about as long as the backlog needs."""
@@ -147,7 +194,7 @@ class SiteQueue:
 
     def next_job(self, connection: Connection) -> Job | None:
         """What this connection does next; None: nothing now, or no more at all (`is_used_up`)."""
-        if not self.backlog.depth or self.is_used_up(connection):
+        if not self.backlog.depth or self.is_used_up(connection) or self._is_stale():
             return None
         now = self._loop.time()
         wait = self._messages.wait_seconds(now)
@@ -189,6 +236,8 @@ class SiteQueue:
 
     def pump(self) -> None:
         """Give waiting deliveries to idle connections, and open connections for the rest."""
+        if self._is_stale():
+            return
         while self._idle and self.backlog.depth and not self._stopping:
             now = self._loop.time()
             wait = self._messages.wait_seconds(now)
