@@ -94,12 +94,14 @@ proto-check: setup ## Fail when the generated code differs from protos/
 	$(BIN)/python protos/generate.py --check
 
 .PHONY: docs
-docs: setup ## Regenerate docs/metrics.md from the metric declarations
+docs: setup ## Regenerate docs/metrics.md and the tables of docs/topics.md from the code
 	$(BIN)/python tools/metrics_reference.py
+	$(BIN)/python tools/topics_reference.py
 
 .PHONY: docs-check
-docs-check: setup ## Fail when docs/metrics.md is not current
+docs-check: setup ## Fail when docs/metrics.md or docs/topics.md is not current
 	$(BIN)/python tools/metrics_reference.py --check
+	$(BIN)/python tools/topics_reference.py --check
 
 .PHONY: lock
 lock: setup ## Bring both lock files to the newest allowed versions

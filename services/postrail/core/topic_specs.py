@@ -6,7 +6,7 @@ generated from here. The embedded log needs none of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,6 +74,86 @@ WHY: Mapping[str, str] = {
 """Why each setting of a mail topic is what it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class TopicFamily:
+    """Topics that hold the same kind of record: one, or one for each pool, destination group, tier."""
+
+    pattern: str
+    kind: TopicKind
+    laned: bool
+    key: str
+    record: str
+    written_by: str
+    read_by: str
+    bases: Callable[[Config], Iterable[str]]
+    """The base names in a configuration."""
+
+    def names(self, config: Config) -> Iterator[str]:
+        """The names in a configuration, a laned topic's urgent lane first."""
+        for base in self.bases(config):
+            yield from topics.lanes(base) if self.laned else (base,)
+
+
+def _by_sender(name: Callable[[str, str], str]) -> Callable[[Config], Iterable[str]]:
+    return lambda config: (name(pool, group) for pool in config.pools for group in config.routing.groups)
+
+
+def _only(name: str) -> Callable[[Config], Iterable[str]]:
+    return lambda _: (name,)
+
+
+def _tiers(config: Config) -> Iterable[str]:
+    return map(topics.deferred, config.delivery.retry.tiers_seconds)
+
+
+_MESSAGE = "`Message` + body"
+_DELIVERY = "`Delivery` + body"
+
+FAMILIES = (
+    TopicFamily(
+        *("accepted", TopicKind.MAIL, True, "message id", _MESSAGE),
+        *("ingress; sender, routing (notifications)", "signing (`signing`)", _only(topics.ACCEPTED)),
+    ),
+    TopicFamily(
+        *("aside", TopicKind.MAIL, False, "message id", _MESSAGE),
+        *(
+            "signing (many wait for a key)",
+            "signing (`signing`), each record once it is five minutes old",
+            _only(topics.ASIDE),
+        ),
+    ),
+    TopicFamily(
+        *("signed", TopicKind.MAIL, True, "message id", _MESSAGE),
+        *("signing", "routing (`routing`)", _only(topics.SIGNED)),
+    ),
+    TopicFamily(
+        *("outbound.<pool>.<group>", TopicKind.MAIL, True, "`source-ip|site`", _DELIVERY),
+        *("routing", "sender (`sender.<pool>.<group>`)", _by_sender(topics.outbound)),
+    ),
+    TopicFamily(
+        *("outcomes.<pool>.<group>", TopicKind.OUTCOMES, False, "`source-ip|site`", "`Finished`"),
+        *("sender, where the log is not atomic", "the partition's next owner", _by_sender(topics.outcomes)),
+    ),
+    TopicFamily(
+        *("deferred.<seconds>s", TopicKind.MAIL, False, "message id", "`Deferred` + body"),
+        *("sender, routing", "scheduler (`scheduler`), in due order", _tiers),
+    ),
+    TopicFamily(
+        *("due", TopicKind.MAIL, True, "message id", _DELIVERY),
+        *("scheduler", "routing (`routing`)", _only(topics.DUE)),
+    ),
+    TopicFamily(
+        *("events", TopicKind.EVENTS, False, "message id", "`Event`"),
+        *("ingress, routing, sender", "`postrail trace`; reporting, later", _only(topics.EVENTS)),
+    ),
+    TopicFamily(
+        *("dead-letters", TopicKind.DEAD_LETTERS, False, "the record's", "`DeadLetter` + body"),
+        *("signing, routing, sender, scheduler", "`postrail dead-letters` (`reinjection`)", _only(topics.DEAD_LETTERS)),
+    ),
+)
+"""Every kind of topic, in the order in which mail passes through them."""
+
+
 def specs(config: Config) -> list[TopicSpec]:
     """Every topic of a configuration with `log.kafka`, in the order in which mail passes through them."""
     kafka = config.log.kafka
@@ -88,29 +168,16 @@ def specs(config: Config) -> list[TopicSpec]:
     return [
         TopicSpec(
             name,
-            kind,
+            family.kind,
             partitions_of(kafka, name),
             kafka.replication_factor,
             kafka.min_insync_replicas,
-            *kept[kind],
+            *kept[family.kind],
             kafka.max_record_bytes,
         )
-        for name, kind in _names(config)
+        for family in FAMILIES
+        for name in family.names(config)
     ]
-
-
-def _names(config: Config) -> Iterator[tuple[str, TopicKind]]:
-    for base in (topics.ACCEPTED, topics.SIGNED, topics.DUE):
-        yield from ((name, TopicKind.MAIL) for name in topics.lanes(base))
-    yield topics.ASIDE, TopicKind.MAIL
-    for pool in config.pools:
-        for group in config.routing.groups:
-            yield from ((name, TopicKind.MAIL) for name in topics.lanes(topics.outbound(pool, group)))
-            yield topics.outcomes(pool, group), TopicKind.OUTCOMES
-    for tier_seconds in config.delivery.retry.tiers_seconds:
-        yield topics.deferred(tier_seconds), TopicKind.MAIL
-    yield topics.EVENTS, TopicKind.EVENTS
-    yield topics.DEAD_LETTERS, TopicKind.DEAD_LETTERS
 
 
 def partitions_of(kafka: KafkaConfig, topic: str) -> int:
