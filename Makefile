@@ -48,6 +48,10 @@ kafka: setup ## Run a real Kafka on 127.0.0.1:9092 until ctrl-C (needs Java and 
 kafka-jars: setup ## Fetch the Kafka that tests and development use into the cache, once
 	$(BIN)/python -m tools.kafka --fetch-only
 
+.PHONY: object-storage
+object-storage: setup ## Build the S3 server that tests use into the cache, once (needs Go, 3 minutes)
+	$(BIN)/python -m tools.s3_server
+
 .PHONY: test
 test: setup ## Run the unit, integration and chaos suites in one pytest run
 	$(BIN)/pytest $(PYTEST_ARGS) tests

@@ -19,6 +19,7 @@ from postrail.core.records import BlobRef, Envelope, Lane, Message, MessageId, R
 from postrail.log.interface import Append, TopicPartition
 from postrail.log.progress import Progress
 from postrail.shell import stage as stage_module
+from postrail.shell.blobs import BlobUnavailable
 from postrail.shell.context import Context
 from postrail.signing import keys as keys_module
 from postrail.signing import service as service_module
@@ -60,14 +61,18 @@ def signing_config(files: tuple[Path, Path], *, require: bool = True) -> Signing
 class Blobs:
     def __init__(self, body: bytes) -> None:
         self.body = body
+        self.failures: list[Exception] = []
 
     async def chunks(self, ref: BlobRef) -> AsyncIterator[bytes]:
+        if self.failures:
+            raise self.failures.pop()
         for start in range(0, len(self.body), 1000):
             yield self.body[start : start + 1000]
 
 
-def service(log: MemoryLog, config: SigningConfig, body: bytes = b"") -> SigningService:
-    context = SimpleNamespace(log=log, clock=lambda: NOW, blobs=Blobs(body), config=SimpleNamespace(signing=config))
+def service(log: MemoryLog, config: SigningConfig, body: bytes | Blobs = b"") -> SigningService:
+    blobs = body if isinstance(body, Blobs) else Blobs(body)
+    context = SimpleNamespace(log=log, clock=lambda: NOW, blobs=blobs, config=SimpleNamespace(signing=config))
     return SigningService(cast("Context", context))
 
 
@@ -142,6 +147,21 @@ async def test_a_body_in_the_blob_store_is_signed_in_pieces(key_files: tuple[Pat
     signed = await run(log, service(log, signing_config(key_files), body))
     assert verified(signed, body, key_files)
     assert signed.blob == BlobRef("aa/bb", len(body), b"x")
+
+
+async def test_a_blob_store_that_is_away_keeps_the_mail_until_it_is_back(
+    key_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service_module, "BLOB_RETRY_SECONDS", 0)
+    body = b"a large body\r\n"
+    blobs = Blobs(body)
+    blobs.failures = [BlobUnavailable("the storage is away") for _ in range(10)]
+    log = MemoryLog()
+    await accept(log, message(blob=BlobRef("aa/bb", len(body), b"x")), None)
+    assert verified(await run(log, service(log, signing_config(key_files), blobs)), body, key_files)
+    assert blobs.failures == []
+    assert "the storage is away" in capfd.readouterr().err
+    assert topics.DEAD_LETTERS not in log.topics
 
 
 async def test_a_body_that_is_not_in_memory_is_loaded(

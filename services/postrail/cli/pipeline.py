@@ -15,13 +15,14 @@ from pathlib import Path
 
 from postrail.core.config import Config
 from postrail.ingress.service import IngressService
+from postrail.ingress.shared_listeners import SharedListeners
 from postrail.log.interface import Log
 from postrail.log.sqlite import open_log
 from postrail.routing.service import RoutingService
 from postrail.scheduler.service import SchedulerService
 from postrail.sender.service import SenderService
 from postrail.shell import logs
-from postrail.shell.blobs import DirectoryBlobStore
+from postrail.shell.blob_stores import open_blob_store
 from postrail.shell.configuration import worker_directories
 from postrail.shell.context import Context, Service
 from postrail.shell.dns import Resolver
@@ -32,7 +33,6 @@ LOG = logs.logger("worker")
 
 LOG_FILE = "log.sqlite"
 SLOTS_DIRECTORY = "slots"
-BLOBS_DIRECTORY = "blobs"
 HOUSEKEEPING_SECONDS = 3600.0
 
 
@@ -68,16 +68,17 @@ def share_count(config: Config, workers: int) -> int:
 class Worker:
     """All pipelines of one process, and its health port."""
 
-    def __init__(self, config: Config, workers: int, index: int) -> None:
+    def __init__(self, config: Config, workers: int, index: int, shared: SharedListeners | None = None) -> None:
         self._config = config
         self._workers = workers
         self._index = index
+        self._shared = shared
         self._pipelines: list[Pipeline] = []
         self._started = False
         port = config.health.port
         self._health = HealthServer(config.health.address, port + index if port else 0, self.problems)
         self._resolver = Resolver(config.routing.dns)
-        self._blobs = DirectoryBlobStore(Path(config.data_directory) / BLOBS_DIRECTORY)
+        self._blobs = open_blob_store(config)
         self._housekeeping: asyncio.Task[None] | None = None
 
     def problems(self) -> Sequence[str]:
@@ -113,7 +114,7 @@ class Worker:
                 pipeline.services.insert(0, service)
                 await service.start()
             if number == 0:
-                ingress = IngressService(context, self._index)
+                ingress = IngressService(context, self._index, self._shared)
                 pipeline.services.insert(0, ingress)
                 await ingress.start()
         self._housekeeping = asyncio.create_task(self._keep_house())

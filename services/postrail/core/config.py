@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from postrail.core.blobs_config import BlobsConfig
 from postrail.core.log_config import DAY_SECONDS, LogConfig
 from postrail.core.nameservers import parse_nameserver
 from postrail.core.section import Section
@@ -41,12 +42,6 @@ Domain = Annotated[str, BeforeValidator(_domain), Field(min_length=1, max_length
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-
-
-class BlobsConfig(Section):
-    """Where bodies lie that are too large for a record."""
-
-    inline_limit_bytes: Bytes = 256 << 10
 
 
 class ListenerKind(StrEnum):

@@ -74,3 +74,9 @@ def delivery_id(message_id: MessageId, recipients: Iterable[Recipient], attempt:
         digest.update(address.encode())
         digest.update(b"\n")
     return DeliveryId(f"{message_id}.{digest.hexdigest()}.{attempt}")
+
+
+def blob_name(message_id: MessageId, body_sha256: bytes) -> str:
+    """The name in the blob store of a body that came inline: whoever stores it again, after a crash, replaces it by itself."""
+    name = blake2b(message_id.encode() + body_sha256, digest_size=16).hexdigest()
+    return f"{name[:2]}/{name}"

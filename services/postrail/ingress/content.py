@@ -156,5 +156,5 @@ class Content:
 def _refused_by_disk(error: OSError) -> Refused:
     if error.errno in _NO_ROOM:
         return refusals.storage_full()
-    LOG.error("blob_store_failed", reason=str(error), advice="check the disk of the blob directory")
+    LOG.error("blob_store_failed", reason=str(error), advice="check what is under blobs in the configuration")
     return refusals.log_unavailable()

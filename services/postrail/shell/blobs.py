@@ -1,8 +1,9 @@
 """Bodies that are too large for a record: written durably before the record, read in pieces, deleted by age only.
 
 Owns the store's protocol and the directory that implements it. Never knows what a body is, and never deletes because
-somebody is done with it: a second delivery may still refer to it. Neighbours: ingress (and whoever makes large messages)
-writes, the sender reads, the process that runs the pipeline calls `delete_older_than`.
+somebody is done with it: a second delivery may still refer to it. Neighbours: ingress writes, and routing where the log would
+store a body once for each delivery; signing and the sender read; the process that runs the pipeline calls
+`delete_older_than`. `blobs_s3` is the other implementation, `blob_stores` picks one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 from postrail.core.records import BlobRef
 
 CHUNK_BYTES: Final = 256 << 10
-_NAME: Final = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}")
+BLOB_NAME: Final = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}")
 _PART_SUFFIX: Final = ".part"
 _THREADS: Final = 2
 
@@ -33,6 +34,10 @@ class BlobDamaged(Exception):
     """The stored bytes are missing, or are not those that were written; the message names the blob."""
 
 
+class BlobUnavailable(OSError):
+    """The store cannot be used now, which says nothing about the body; the message says what is wrong and what to do."""
+
+
 class BlobWriter(Protocol):
     """One body on its way into the store. Exactly one of `commit` and `abort` ends it."""
 
@@ -41,7 +46,7 @@ class BlobWriter(Protocol):
         ...
 
     async def commit(self) -> BlobRef:
-        """Make it durable (file and directory) and return its name; raises OSError, after which it is gone."""
+        """Make it durable and return its name; raises OSError, after which it is gone."""
         ...
 
     async def abort(self) -> None:
@@ -52,8 +57,12 @@ class BlobWriter(Protocol):
 class BlobStore(Protocol):
     """Where large bodies lie."""
 
-    def writer(self) -> BlobWriter:
-        """Begin a body; nothing is made until the first write."""
+    def writer(self, name: str | None = None) -> BlobWriter:
+        """Begin a body; nothing is made until the first write.
+
+        Args:
+            name: of `core.identity.blob_name`, where a repeat writes the same bytes again and replaces them; None: a new one.
+        """
         ...
 
     def chunks(self, ref: BlobRef) -> AsyncIterator[bytes]:
@@ -62,11 +71,12 @@ class BlobStore(Protocol):
         Raises:
             BlobDamaged: it is missing, or its size or SHA-256 is not the reference's. A wrong digest shows after the
                 last piece only: whoever sends on must not finish when this raises.
+            BlobUnavailable: the store cannot be read now; later it may.
         """
         ...
 
     async def read(self, ref: BlobRef) -> bytes:
-        """All bytes at once; raises BlobDamaged."""
+        """All bytes at once; raises as `chunks`."""
         ...
 
     async def discard(self, ref: BlobRef) -> None:
@@ -94,29 +104,30 @@ class DirectoryBlobStore:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
         self._delete_parts()
 
-    def writer(self) -> DirectoryBlobWriter:
-        """Begin a body; nothing is made until the first write."""
-        return DirectoryBlobWriter(self)
+    def writer(self, name: str | None = None) -> DirectoryBlobWriter:
+        """Begin a body; see BlobStore.writer."""
+        return DirectoryBlobWriter(self, name)
 
     async def chunks(self, ref: BlobRef) -> AsyncIterator[bytes]:
         """The bytes in pieces of CHUNK_BYTES; see BlobStore.chunks."""
-        if not _NAME.fullmatch(ref.name):
+        if not BLOB_NAME.fullmatch(ref.name):
             raise BlobDamaged(f"blob {ref.name!r}: no name of this store")
         try:
             fd = await self.run(os.open, self.path / ref.name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise BlobDamaged(f"blob {ref.name}: is not in {self.path}") from error
         except OSError as error:
-            raise BlobDamaged(f"blob {ref.name}: cannot be opened: {error.strerror}") from error
+            raise BlobUnavailable(f"blob {ref.name}: cannot be opened: {error.strerror}; check {self.path}") from error
         digest, size_bytes = hashlib.sha256(), 0
         try:
             while chunk := await self.run(_read_and_hash, fd, digest):
                 size_bytes += len(chunk)
                 yield chunk
         except OSError as error:
-            raise BlobDamaged(f"blob {ref.name}: cannot be read: {error.strerror}") from error
+            raise BlobUnavailable(f"blob {ref.name}: cannot be read: {error.strerror}; check {self.path}") from error
         finally:
             os.close(fd)
-        if size_bytes != ref.size_bytes or digest.digest() != ref.sha256:
-            raise BlobDamaged(f"blob {ref.name}: has {size_bytes} bytes that are not the {ref.size_bytes} written")
+        verify(ref, size_bytes, digest.digest())
 
     async def read(self, ref: BlobRef) -> bytes:
         """All bytes at once; raises BlobDamaged."""
@@ -155,10 +166,11 @@ class DirectoryBlobStore:
 class DirectoryBlobWriter:
     """One body on its way into a directory; see BlobWriter."""
 
-    def __init__(self, store: DirectoryBlobStore) -> None:
+    def __init__(self, store: DirectoryBlobStore, name: str | None) -> None:
         self._store = store
+        self._given_name = name
         self._fd = -1
-        self._part = Path()
+        self._part = self._final = Path()
         self._digest = hashlib.sha256()
         self._size_bytes = 0
 
@@ -181,8 +193,9 @@ class DirectoryBlobWriter:
 
     def _open(self) -> None:
         while True:
-            name = secrets.token_hex(16)
-            self._part = self._store.path / name[:2] / (name + _PART_SUFFIX)
+            token = secrets.token_hex(16)
+            self._final = self._store.path / (self._given_name or f"{token[:2]}/{token}")
+            self._part = self._final.parent / (token + _PART_SUFFIX)
             fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
@@ -203,7 +216,7 @@ class DirectoryBlobWriter:
         if self._fd < 0:
             self._open()
         os.fsync(self._fd)
-        final = self._part.with_suffix("")
+        final = self._final
         self._part.rename(final)
         _sync_directory(final.parent)
         os.close(self._fd)
@@ -214,10 +227,19 @@ class DirectoryBlobWriter:
         if self._fd >= 0:
             with suppress(FileNotFoundError):
                 self._part.unlink()
-            with suppress(FileNotFoundError):
-                self._part.with_suffix("").unlink()
+            if (
+                self._given_name is None
+            ):  # otherwise a record may refer to what an earlier writer of the same bytes made
+                with suppress(FileNotFoundError):
+                    self._final.unlink()
             os.close(self._fd)
             self._fd = -1
+
+
+def verify(ref: BlobRef, size_bytes: int, sha256: bytes) -> None:
+    """Raise BlobDamaged where what was read is not what the reference names."""
+    if size_bytes != ref.size_bytes or sha256 != ref.sha256:
+        raise BlobDamaged(f"blob {ref.name}: has {size_bytes} bytes that are not the {ref.size_bytes} written")
 
 
 def _read_and_hash(fd: int, digest: Any) -> bytes:

@@ -60,7 +60,9 @@ def validate(data: dict[str, object], source: str) -> Config:
         raise ConfigurationError("\n".join(lines)) from error
 
 
-_FILE_FIELDS = frozenset({"data_directory", "certificate_file", "key_file", "ca_file", "password_file", "file"})
+_FILE_FIELDS = frozenset(
+    {"data_directory", "certificate_file", "key_file", "ca_file", "password_file", "secret_access_key_file", "file"}
+)
 
 
 def _absolute(data: dict[str, object], folder: Path) -> dict[str, object]:
@@ -94,6 +96,7 @@ def _files(config: Config) -> Iterator[str]:
         yield from _readable(config.ingress.tls.certificate_file, "ingress.tls.certificate_file")
         yield from _readable(config.ingress.tls.key_file, "ingress.tls.key_file")
     yield from _kafka_files(config)
+    yield from _s3_files(config)
     for domain, signing in config.signing.domains.items():
         for index, key in enumerate(signing.keys):
             for problem in _readable(key.key_file, f"signing.domains.{domain}.keys.{index}.key_file"):
@@ -113,6 +116,14 @@ def _kafka_files(config: Config) -> Iterator[str]:
     for where, name in files:
         if name is not None:
             yield from _readable(name, f"log.kafka.{where}")
+
+
+def _s3_files(config: Config) -> Iterator[str]:
+    s3 = config.blobs.s3
+    if s3 is not None:
+        for field, name in (("ca_file", s3.ca_file), ("secret_access_key_file", s3.secret_access_key_file)):
+            if name is not None:
+                yield from _readable(name, f"blobs.s3.{field}")
 
 
 def can_bind(address: str, port: int = 0) -> OSError | None:

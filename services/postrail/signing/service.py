@@ -19,6 +19,7 @@ from postrail.core.headers_in import author_domains
 from postrail.core.records import Envelope, Message
 from postrail.log.interface import Append, Body, Record
 from postrail.shell import logs
+from postrail.shell.blobs import BlobUnavailable
 from postrail.shell.context import Context
 from postrail.shell.stage import NotReady, Stage
 from postrail.shell.stage_aside import Aside
@@ -40,6 +41,7 @@ BATCH = 100
 KEY_RETRY_SECONDS = 60.0
 ASIDE_RETRY_SECONDS = 300.0
 """Where many messages wait for a key: each try of one writes its record again."""
+BLOB_RETRY_SECONDS = 15.0
 BLOBS_AT_A_TIME = 4
 LOADS_AT_A_TIME = 32
 
@@ -140,10 +142,13 @@ class SigningService:
     ) -> Sequence[Append]:
         assert message.blob is not None
         hasher = dkim.BodyHasher()
-        async with self._blob_slots:
-            async for chunk in self._blobs.chunks(message.blob):
-                hasher.update(chunk)
-                await asyncio.sleep(0)
+        try:
+            async with self._blob_slots:
+                async for chunk in self._blobs.chunks(message.blob):
+                    hasher.update(chunk)
+                    await asyncio.sleep(0)
+        except BlobUnavailable as error:
+            raise NotReady(BLOB_RETRY_SECONDS, str(error)) from error
         return [self._sign(record, message, fields, domain, self._keys_of(domain), hasher.digest())]
 
     def _sign(
