@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import postrail
-from postrail.cli import configure, dead_letters, demo, dkim, explain, queue, send_test, services, trace, up
+from postrail.cli import configure, dead_letters, demo, dkim, explain, queue, send_test, services, topics, trace, up
 from postrail.cli.exit_status import EXIT_USAGE
 from postrail.shell import openssl_cpu
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="postrail", description="Mail delivery for a company's own services.")
     top.add_argument("--version", action="version", version=f"postrail {postrail.__version__}")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (up, demo, configure, send_test, trace, queue, dead_letters, explain, dkim, services):
+    for command in (up, demo, configure, send_test, trace, queue, dead_letters, explain, dkim, topics, services):
         command.add_parser(subparsers)
     return top
 
