@@ -22,6 +22,7 @@ import uvloop
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.pipeline import Worker
 from postrail.core.config import Config
+from postrail.ingress.shared_listeners import ABSENT, SessionCounts, SharedListeners, bind
 from postrail.log.interface import LogError
 from postrail.shell import logs
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load
@@ -43,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; default: workers in the configuration")
     parser.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--inherited", type=int, nargs="+", metavar="FD", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -55,14 +57,20 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
     if args.worker_index is not None:
-        return _work(config, workers, args.worker_index, supervised=True)
+        *listening, table = args.inherited
+        shared = SharedListeners.inherited(listening, table, workers, args.worker_index)
+        return _work(config, workers, args.worker_index, shared)
     problems = check_machine(config)
     if problems:
         print("\n".join(f"{args.config}: {problem}" for problem in problems), file=sys.stderr)
         return EXIT_CONFIGURATION
     if workers == 1:
-        return _work(config, 1, 0, supervised=False)
-    return uvloop.run(_Supervisor(args.config, config, workers).run())
+        return _work(config, 1, 0, None)
+    try:
+        return uvloop.run(_Supervisor(args.config, config, workers).run())
+    except OSError as error:
+        print(f"postrail: cannot start: {error}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
 
 
 def _worker_count(asked: int | None, config: Config) -> int:
@@ -81,13 +89,14 @@ def _open_log_file(config: Config, worker: int | None) -> None:
         raise ConfigurationError(f"logging.file: {config.logging.file} cannot be written: {error.strerror}") from error
 
 
-def _work(config: Config, workers: int, index: int, *, supervised: bool) -> int:
+def _work(config: Config, workers: int, index: int, shared: SharedListeners | None) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     try:
         _open_log_file(config, index if workers > 1 else None)
         _allow_open_files(config.ingress.limits.max_connections // workers + OTHER_FILES)
-        return uvloop.run(_serve(Worker(config, workers, index), supervised=supervised))
+        worker = Worker(config, workers, index, shared)
+        return uvloop.run(_serve(worker, supervised=shared is not None))
     except (ConfigurationError, CertificateError, LogError, OSError) as error:
         LOG.error("cannot_start", reason=str(error))
         print(f"postrail: cannot start: {error}", file=sys.stderr)
@@ -150,6 +159,8 @@ class _Supervisor:
         self._config = config
         self._workers = workers
         self._stop = asyncio.Event()
+        self._listening = bind(config.ingress.listeners)
+        self._counts = SessionCounts.create(workers, Path(config.data_directory))
 
     async def run(self) -> int:
         """Until the signal; 0 when every worker drained cleanly, otherwise 1."""
@@ -170,7 +181,10 @@ class _Supervisor:
             started_at = loop.time()
             process = await self._spawn(index)
             await _first(process.wait(), self._stop.wait())
+            self._counts.set(index, ABSENT)
             if self._stop.is_set():
+                for listening in self._listening:
+                    listening.close()
                 return await self._end(process)
             if loop.time() - started_at > STEADY_SECONDS:
                 failures = 0
@@ -182,6 +196,7 @@ class _Supervisor:
                 return 1
 
     async def _spawn(self, index: int) -> asyncio.subprocess.Process:
+        inherited = [*(listening.fileno() for listening in self._listening), self._counts.descriptor]
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -191,8 +206,11 @@ class _Supervisor:
             str(self._path),
             "--workers",
             str(self._workers),
+            "--inherited",
+            *map(str, inherited),
             "--worker-index",
             str(index),
+            pass_fds=inherited,
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )

@@ -51,6 +51,7 @@ class Desk:
         self.throttle = AuthThrottle(self.limits.auth_failures_before_421, self.limits.auth_failure_delay_seconds)
         self.acceptance = Acceptance(context)
         self.sessions: set[Guest] = set()
+        self.on_sessions: Callable[[int], None] = nobody_counts
         self.is_draining = False
         self.queue_records = 0
         self._max_queue_records = config.ingress.max_queue_records
@@ -85,6 +86,7 @@ class Desk:
         refused = self._admission.enter(client, self._clock())
         if refused is None:
             self.sessions.add(session)
+            self.on_sessions(len(self.sessions))
             metrics.OPEN_CONNECTIONS.inc()
         return refused
 
@@ -92,6 +94,7 @@ class Desk:
         """A session's connection is gone; harmless for one that was not admitted."""
         if session in self.sessions:
             self.sessions.remove(session)
+            self.on_sessions(len(self.sessions))
             self._admission.leave(client)
             metrics.OPEN_CONNECTIONS.dec()
 
@@ -149,3 +152,7 @@ class Door:
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
         return self._submitter if any(parsed in network for network in self._networks) else None
+
+
+def nobody_counts(sessions: int) -> None:
+    """The one worker of a machine has nobody to tell."""

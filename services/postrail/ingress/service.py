@@ -1,6 +1,6 @@
 """The ingress service: its listeners, the sweep over the sessions' deadlines, and its drain.
 
-Owns start and end. Several workers listen on the same ports (SO_REUSEPORT); the kernel spreads connections over them.
+Owns start and end. Several workers of a machine accept from the same sockets: `shared_listeners`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from postrail.core.config import ListenerConfig
-from postrail.ingress.reception import Desk, Door
+from postrail.ingress.reception import Desk, Door, nobody_counts
 from postrail.ingress.session import SubmissionSession
+from postrail.ingress.shared_listeners import BACKLOG, Acceptor, SharedListeners, refused
 from postrail.log.interface import LogError
 from postrail.shell import logs
 from postrail.shell.context import Context
 from postrail.shell.tls_server import ServerCertificate
 
 LOG = logs.logger("ingress")
-_BACKLOG: Final = 4096
 _LOOK_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 20.0
@@ -26,14 +26,19 @@ _LAST_WORDS_SECONDS: Final = 2.0
 
 
 class IngressService:
-    """Implements `shell.context.Service`."""
+    """Implements `shell.context.Service`.
+
+    Args:
+        shared: the sockets that this worker accepts from beside others; None: it binds its own.
+    """
 
     name = "ingress"
 
-    def __init__(self, context: Context, worker: int) -> None:
+    def __init__(self, context: Context, worker: int, shared: SharedListeners | None = None) -> None:
         self._context = context
         self._worker = worker
-        self._servers: list[asyncio.Server] = []
+        self._shared = shared
+        self._servers: list[asyncio.Server | Acceptor] = []
         self._desk: Desk | None = None
         self._certificate: ServerCertificate | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -57,6 +62,9 @@ class IngressService:
             self._certificate = ServerCertificate(ingress.tls)
             self._certificate.start()
         self._desk = Desk(self._context, self._certificate, loop.time)
+        if self._shared is not None:
+            self._desk.on_sessions = self._shared.sessions_changed
+            self._shared.sessions_changed(0)
         for index, listener in enumerate(ingress.listeners):
             self._servers.append(await self._listen(index, listener, Door(self._desk, listener), loop))
         self._sweeper = asyncio.create_task(self._sweep(self._desk))
@@ -65,25 +73,25 @@ class IngressService:
 
     async def _listen(
         self, index: int, listener: ListenerConfig, door: Door, loop: asyncio.AbstractEventLoop
-    ) -> asyncio.Server:
+    ) -> asyncio.Server | Acceptor:
+        def session() -> SubmissionSession:
+            return SubmissionSession(door, loop)
+
+        if self._shared is not None:
+            return Acceptor(self._shared, self._shared.sockets[index], session, loop)
         try:
             return await loop.create_server(
-                lambda: SubmissionSession(door, loop),
-                listener.address,
-                listener.port,
-                backlog=_BACKLOG,
-                reuse_address=True,
-                reuse_port=True,
+                session, listener.address, listener.port, backlog=BACKLOG, reuse_address=True, reuse_port=True
             )
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"ingress.listeners[{index}]: cannot listen on {listener.address} port {listener.port}: {error.strerror}",
-            ) from error
+            raise refused(index, listener, error) from error
 
     async def drain(self) -> None:
         """Listen no more, end idle sessions with 421, let those in content finish, then close the rest."""
         self._problem = "draining"
+        if self._shared is not None and self._desk is not None:
+            self._desk.on_sessions = nobody_counts
+            self._shared.leave()
         for server in self._servers:
             server.close()
         desk = self._desk
