@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from argon2 import PasswordHasher
 
@@ -241,7 +241,19 @@ class ChaosWorld:
         return f"{tail(self.output, 30)}\n{tail(self.system.log_file, 30)}"
 
 
-def assert_nothing_lost(world: ChaosWorld, balance: Balance) -> None:
+class Judged(Protocol):
+    """A world whose books are balanced."""
+
+    @property
+    def books(self) -> Books: ...
+
+    @property
+    def injector(self) -> Injector: ...
+
+    def said(self) -> str: ...
+
+
+def assert_nothing_lost(world: Judged, balance: Balance) -> None:
     """L, U and B of the ledger, and D as far as crashes explain repeats."""
     assert balance.accepted, "the run proves nothing: no mail was accepted"
     assert not balance.lost, f"{len(balance.lost)} lost of {balance.accepted}: {balance.lost[:10]}\n{world.said()}"
@@ -253,7 +265,7 @@ def assert_nothing_lost(world: ChaosWorld, balance: Balance) -> None:
     assert not unexpected, world.injector.refused
 
 
-def assert_even(world: ChaosWorld, balance: Balance) -> None:
+def assert_even(world: Judged, balance: Balance) -> None:
     """As above, and nobody got anything twice: also not what got no 250."""
     assert_nothing_lost(world, balance)
     assert balance.duplicates == 0
@@ -292,9 +304,9 @@ async def chaos_world(
         dns = DnsServer()
         await dns.start()
         books = Books()
-        receivers = await _receivers(dns, books, behaviour)
+        receivers = await receivers_of(dns, books, behaviour)
         system = System(folder, dns, next(iter(receivers.values())).port, submission_port=free_port())
-        system.overrides = _configuration(folder, system.submission_port, overrides or {})
+        system.overrides = configuration(folder, system.submission_port, overrides or {})
         system.write()
         injector = Injector(system.submission_port, books.ledger, DOMAINS)
         world = ChaosWorld(system, receivers, books, injector, (*_LAUNCHER, *breakages))
@@ -305,7 +317,7 @@ async def chaos_world(
             await dns.stop()
 
 
-async def _receivers(dns: DnsServer, books: Books, behaviour: Callable[[], Behaviour]) -> dict[str, Receiver]:
+async def receivers_of(dns: DnsServer, books: Books, behaviour: Callable[[], Behaviour]) -> dict[str, Receiver]:
     port = free_port()
     receivers = {}
     for number, domain in enumerate(DOMAINS, 1):
@@ -317,7 +329,7 @@ async def _receivers(dns: DnsServer, books: Books, behaviour: Callable[[], Behav
     return receivers
 
 
-def _configuration(folder: Path, port: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(folder: Path, port: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {
         "log": {"min_free_bytes": "1MiB"},
         "blobs": {"inline_limit_bytes": "32KiB"},
