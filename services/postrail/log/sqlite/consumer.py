@@ -1,7 +1,7 @@
 """Consumers and their groups: who reads which partition, and in which order records of several topics are handed out.
 
-Owns assignment (eager, among the members of this process) and the share of later topics. Records come from the cursors
-of `partition`; what a group has finished is the log's.
+Owns assignment (eager, among the members of this process). The share of later topics is `shares`'s. Records come from the
+cursors of `partition`; what a group has finished is the log's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from postrail.log.interface import LogUnavailable, Rebalance, Record, TopicPartition
+from postrail.log.shares import Shares
 from postrail.log.sqlite.partition import Cursor
 
 if TYPE_CHECKING:
     from postrail.log.sqlite.log import SqliteLog
-
-LATER_TOPICS_SHARE = 0.2
 
 
 class SqliteConsumer:
@@ -37,7 +36,7 @@ class SqliteConsumer:
         self.on_assigned = on_assigned
         self.on_revoked = on_revoked
         self._cursors: dict[str, list[Cursor]] = {topic: [] for topic in self.topics}
-        self._owed: dict[str, float] = dict.fromkeys(self.topics[1:], 0.0)
+        self._shares = Shares(self.topics)
         self._paused: set[TopicPartition] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
@@ -82,29 +81,7 @@ class SqliteConsumer:
 
     def _take(self, max_records: int) -> list[Record]:
         ready = [topic for topic, cursors in self._cursors.items() if any(cursor.ready() for cursor in cursors)]
-        reserved = self._reserve(ready[1:], max_records) if len(ready) > 1 else {}
-        taken: list[Record] = []
-        left, kept = max_records, sum(reserved.values())
-        for topic in ready:
-            kept -= reserved.get(topic, 0)
-            found = self._take_topic(topic, left - kept)
-            if topic in reserved:
-                self._owed[topic] = max(0.0, self._owed[topic] - len(found))
-            left -= len(found)
-            taken += found
-            if left <= 0:
-                break
-        return taken
-
-    def _reserve(self, later: Sequence[str], max_records: int) -> dict[str, int]:
-        """How many records each later topic with records is due, so that together they leave room for the first."""
-        share = min(LATER_TOPICS_SHARE, 1 / (len(later) + 1)) * max_records
-        reserved, free = {}, max_records
-        for topic in later:
-            self._owed[topic] = min(self._owed[topic] + share, float(max_records))
-            reserved[topic] = min(free, int(self._owed[topic] + 1e-9))
-            free -= reserved[topic]
-        return reserved
+        return self._shares.take(ready, max_records, self._take_topic)
 
     def _take_topic(self, topic: str, limit: int) -> list[Record]:
         cursors = self._cursors[topic]

@@ -1,0 +1,395 @@
+"""One member of a group as services see it: polls, pauses, lag, lease, and what happens when partitions change hands.
+
+Owns the records fetched ahead, and the order: what was revoked is handed out no more, then the service finishes with it, then
+its commits are stored, then the group goes on; what was assigned is handed out when the service has heard of it. A
+background task always fetches; processing never holds it up. Neighbours: `member`, `commits`, `buffers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from aiokafka import errors
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import TopicPartition as KafkaPartition
+
+from postrail.core.log_config import KafkaConfig
+from postrail.log.interface import LogUnavailable, Rebalance, Record, TopicPartition
+from postrail.log.kafka import faults, metrics
+from postrail.log.kafka.buffers import Buffer
+from postrail.log.kafka.catalogue import Catalogue, parse_progress
+from postrail.log.kafka.commits import Commits
+from postrail.log.kafka.connection import Connection
+from postrail.log.kafka.member import Member
+from postrail.log.kafka.records import FetchedRecord
+from postrail.log.progress import Progress
+from postrail.log.shares import Shares
+from postrail.shell import logs
+
+LOG = logs.logger("log")
+
+MIN_SHARE_BYTES = 128 << 10
+OFFSETS_TIMEOUT_MILLISECONDS = 10_000
+RETRY_SECONDS = 0.5
+REFRESH_SECONDS = 5.0
+
+
+class KafkaConsumer:
+    """One member of a group. Made by `KafkaLog.consumer`; `start` before use."""
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        connection: Connection,
+        catalogue: Catalogue,
+        topics: Sequence[str],
+        group: str,
+        instance: str | None,
+        on_assigned: Rebalance | None,
+        on_revoked: Rebalance | None,
+        on_closed: Callable[[KafkaConsumer], None],
+    ) -> None:
+        self._config, self._servers, self._catalogue = config, connection.servers, catalogue
+        self.group = group
+        self.topics = tuple(dict.fromkeys(topics))
+        self._on_assigned, self._on_revoked, self._on_closed = on_assigned, on_revoked, on_closed
+        self._loop = asyncio.get_running_loop()
+        self._inner = {catalogue.outer(topic): topic for topic in self.topics}
+        self.member = Member(config, connection, catalogue.outer(group), tuple(self._inner), instance)
+        self._shares = Shares(self.topics)
+        self._buffers: dict[KafkaPartition, Buffer] = {}
+        self._ready: dict[str, list[Buffer]] = {topic: [] for topic in self.topics}
+        self._owned: frozenset[TopicPartition] = frozenset()
+        self._paused: set[TopicPartition] = set()
+        self._waiter: asyncio.Future[None] | None = None
+        self._first = self._loop.create_future()
+        self._pump_task: asyncio.Task[None] | None = None
+        self._commits: Commits | None = None
+        self._trouble: str | None = None
+        self._closed: str | None = None
+        self._changing = asyncio.Lock()
+        self._refreshed_at = time.monotonic()
+
+    async def start(self) -> None:
+        """Join, and return when partitions were assigned for the first time and `on_assigned` has run.
+
+        Raises:
+            LogUnavailable: no broker answers, or the group may not be joined.
+        """
+        try:
+            await self.member.start(_Listener(self))
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            await self.member.stop()
+            raise faults.unreachable(self._servers, error) from error
+        self._commits = Commits(self.group, self.member.coordinator, self._catalogue.outer, lambda: self._owned)
+        self._pump_task = self._loop.create_task(self._pump())
+        try:
+            await self._first
+        except BaseException:
+            await self.close()
+            raise
+
+    # Services
+
+    @property
+    def assigned(self) -> Sequence[TopicPartition]:
+        """The partitions that this member reads now."""
+        return [buffer.where for buffers in self._ready.values() for buffer in buffers]
+
+    async def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
+        """As `Consumer.poll`."""
+        deadline = self._loop.time() + timeout_seconds
+        while True:
+            if self._closed is not None:
+                raise LogUnavailable(self._closed)
+            records = self._take(max_records)
+            remaining = deadline - self._loop.time()
+            if records or remaining <= 0:
+                return records
+            self._waiter = self._loop.create_future()
+            timer = self._loop.call_later(remaining, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take(self, max_records: int) -> list[Record]:
+        ready = [
+            topic
+            for topic, buffers in self._ready.items()
+            if any(buffer.records and not buffer.paused for buffer in buffers)
+        ]
+        return self._shares.take(ready, max_records, self._take_topic) if ready else []
+
+    def _take_topic(self, topic: str, limit: int) -> list[Record]:
+        taken: list[Record] = []
+        buffers = self._ready[topic]
+        for buffer in list(buffers):
+            if len(taken) >= limit:
+                break
+            if buffer.records and not buffer.paused:
+                taken += buffer.take(limit - len(taken))
+                buffers.remove(buffer)  # it comes last next time
+                buffers.append(buffer)
+                if buffer.held and buffer.size_bytes < self._share_bytes() // 2:
+                    buffer.held = False
+                    self.member.release(buffer.outer)
+        return taken
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """As `Consumer.pause`."""
+        self._paused.update(partitions)
+        self._apply_paused()
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """As `Consumer.resume`."""
+        self._paused.difference_update(partitions)
+        self._apply_paused()
+        self._wake()
+
+    def owns(self, where: TopicPartition) -> bool:
+        """Whether commits for this partition are this member's."""
+        return where in self._owned
+
+    def _apply_paused(self) -> None:
+        for buffer in self._buffers.values():
+            buffer.paused = buffer.where in self._paused
+
+    def lag(self) -> int:
+        """As `Consumer.lag`, as of the last fetch of each partition."""
+        highwater = self.member.highwater
+        return sum(buffer.lag(highwater(buffer.outer)) for buffers in self._ready.values() for buffer in buffers)
+
+    def lease_seconds(self) -> float:
+        """As `Consumer.lease_seconds`."""
+        return self.member.coordinator.lease_seconds()
+
+    def dead(self) -> str | None:
+        """What can never work again; None when nothing."""
+        if self._closed is None and self._pump_task is not None and self._pump_task.done():
+            return "the fetching task has ended"
+        return self.member.dead() if self._closed is None and self._pump_task is not None else None
+
+    def stuck(self) -> str | None:
+        """What has stopped working; None when all works."""
+        return self.member.stuck() if self._closed is None and self._pump_task is not None else None
+
+    def problem(self) -> str | None:
+        """What is wrong now."""
+        if self._trouble is None and self._commits is not None and self._commits.failing is not None:
+            return self._commits.failing
+        if self._trouble is None and self._owned and self.lease_seconds() <= 0:
+            return f"the coordinator of the group {self.group} is not heard of"
+        return self._trouble
+
+    async def commit(self, commits: Mapping[TopicPartition, Progress]) -> None:
+        """Store what is finished; what this member does not own is dropped."""
+        if self._commits is not None:
+            await self._commits.commit(commits)
+
+    async def close(self, why: str = "this consumer has left its group", *, call_back: bool = True) -> None:
+        """As `Consumer.close`; `call_back`: whether `on_revoked` runs."""
+        if self._closed is not None:
+            return
+        if not call_back:
+            self._on_revoked = None
+        async with self._changing:
+            await self._let_go()
+            self._closed = why
+        self._wake()
+        if self._pump_task is not None:
+            self._pump_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump_task
+        if self._commits is not None:
+            await self._commits.close()
+        await self.member.stop()
+        self._on_closed(self)
+
+    # Fetching
+
+    async def _pump(self) -> None:
+        """Always fetch, whatever the service does."""
+        while True:
+            failed: BaseException | None = None
+            found: Mapping[KafkaPartition, Sequence[FetchedRecord]] = {}
+            try:
+                found, failed = await self.member.fetched()
+            except (errors.KafkaError, OSError) as error:
+                failed = error
+            if found:
+                self._trouble = None
+                self._push(found)
+                self._wake()
+            if failed is not None:
+                self._failed(failed)
+                await asyncio.sleep(RETRY_SECONDS)
+            if time.monotonic() - self._refreshed_at > REFRESH_SECONDS:
+                await self._refresh_ends()
+
+    def _failed(self, error: BaseException) -> None:
+        self._trouble = f"Kafka at {self._servers}, group {self.group}: {type(error).__name__}: {error}"
+        LOG.error("fetch_failed", group=self.group, problem=self._trouble)
+        if not self._first.done() and isinstance(error, faults.REFUSED):
+            self._first.set_exception(LogUnavailable(self._trouble))
+
+    def _push(self, found: Mapping[KafkaPartition, Sequence[FetchedRecord]]) -> None:
+        share = self._share_bytes()
+        for where, records in found.items():
+            if not records:
+                continue
+            buffer = self._buffer(where)  # may come before `given` is called
+            if not buffer.push(records):
+                LOG.error(
+                    "offsets_went_back", topic=where.topic, partition=where.partition, advice="was the topic made anew?"
+                )
+                self.member.coordinator.request_rejoin()
+            elif buffer.size_bytes >= share and not buffer.held:
+                buffer.held = True
+                self.member.hold(where)
+
+    def _buffer(self, where: KafkaPartition) -> Buffer:
+        buffer = self._buffers.get(where)
+        if buffer is None:
+            inner = TopicPartition(self._inner[where.topic], where.partition)
+            buffer = self._buffers[where] = Buffer(inner, where)
+        return buffer
+
+    def _share_bytes(self) -> int:
+        return max(MIN_SHARE_BYTES, self._config.fetch_bytes // max(1, len(self._buffers)))
+
+    def fetched_bytes(self) -> int:
+        """What waits to be taken."""
+        return sum(buffer.size_bytes for buffer in self._buffers.values())
+
+    async def _refresh_ends(self) -> None:
+        """Partitions that are not fetched now grow, too: ask for their ends, for `lag`."""
+        self._refreshed_at = time.monotonic()
+        held = [where for where, buffer in self._buffers.items() if buffer.held]
+        if held:
+            with contextlib.suppress(errors.KafkaError, OSError, TimeoutError):
+                ends = await self.member.fetcher.end_offsets(held, OFFSETS_TIMEOUT_MILLISECONDS)
+                for where, end in ends.items():
+                    if where in self._buffers:
+                        self._buffers[where].end = end
+
+    # Rebalancing
+
+    async def revoked(self) -> None:
+        """All partitions are to be given up: called by the coordinator, which waits."""
+        async with self._changing:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        lost = sorted(self._owned)
+        for buffers in self._ready.values():
+            buffers.clear()
+        self._buffers.clear()
+        self._paused.clear()
+        if self._on_revoked is not None and lost:
+            seconds = max(1.0, self.member.coordinator.rebalance_seconds())
+            try:
+                await asyncio.wait_for(self._on_revoked(lost), seconds)
+            except TimeoutError:
+                LOG.error(
+                    "revocation_too_slow", group=self.group, seconds=round(seconds), advice="its work is repeated"
+                )
+            except Exception:
+                LOG.exception("revocation_failed", group=self.group)
+        self._owned = frozenset()
+
+    async def given(self, partitions: Iterable[KafkaPartition]) -> None:
+        """Partitions were assigned: called by the coordinator."""
+        metrics.REBALANCES.inc()
+        async with self._changing:
+            if self._closed is not None:
+                return
+            buffers = sorted(map(self._buffer, partitions), key=lambda buffer: buffer.where)
+            self._owned = frozenset(buffer.where for buffer in buffers)
+            try:
+                await self._position(list(self._buffers))
+                if self._on_assigned is not None and buffers:
+                    await self._on_assigned([buffer.where for buffer in buffers])
+            except Exception as error:
+                self._not_taken_over(error)
+                return
+            for buffer in buffers:
+                self._ready[buffer.where.topic].append(buffer)
+            self._apply_paused()
+        if not self._first.done():
+            self._first.set_result(None)
+        self._wake()
+
+    def _not_taken_over(self, error: Exception) -> None:
+        """The service failed to take over what was assigned: fail `start`, or have it assigned again."""
+        LOG.exception("assignment_failed", group=self.group)
+        if not self._first.done():
+            self._first.set_exception(error)
+            return
+        self._trouble = f"partitions of the group {self.group} were not taken over: {type(error).__name__}: {error}"
+        self._loop.call_later(RETRY_SECONDS, self.member.coordinator.request_rejoin)
+
+    async def _standing(
+        self, partitions: Collection[KafkaPartition]
+    ) -> tuple[dict[KafkaPartition, OffsetAndMetadata], dict[KafkaPartition, int], dict[KafkaPartition, int]]:
+        """What is committed, and where the partitions begin and end; asked until it is known."""
+        fetcher, coordinator = self.member.fetcher, self.member.coordinator
+        while True:
+            try:
+                committed = await coordinator.fetch_committed_offsets(partitions)
+                firsts = await fetcher.beginning_offsets(partitions, OFFSETS_TIMEOUT_MILLISECONDS)
+                ends = await fetcher.end_offsets(partitions, OFFSETS_TIMEOUT_MILLISECONDS)
+            except (errors.KafkaError, OSError, TimeoutError) as error:
+                LOG.warning("positions_unknown", group=self.group, problem=str(error) or type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return committed, firsts, ends
+
+    async def _position(self, partitions: Collection[KafkaPartition]) -> None:
+        """Start where the group stands; where that lies beyond the end, the topic was made anew: start at the earliest."""
+        if not partitions:
+            return
+        committed, firsts, ends = await self._standing(partitions)
+        anew: dict[TopicPartition, Progress] = {}
+        for where, buffer in self._buffers.items():
+            value = committed.get(where)
+            progress = Progress(0) if value is None else parse_progress(self.group, value.offset, value.metadata)
+            if progress.low > ends[where]:
+                LOG.error(
+                    "offset_beyond_end",
+                    topic=where.topic,
+                    partition=where.partition,
+                    offset=progress.low,
+                    end=ends[where],
+                )
+                metrics.RESETS.inc()
+                progress = anew[buffer.where] = Progress(firsts[where])
+                buffer.clear(firsts[where])
+                self.member.seek(where, firsts[where])
+            buffer.start(progress, firsts[where], ends[where])
+        if anew:
+            await self.commit(anew)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """What aiokafka calls; it logs what these raise and goes on, so they must not."""
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:
+        """Before the group is joined anew; first with nothing."""
+        await self._consumer.revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
+        """After the group was joined."""
+        await self._consumer.given(assigned)
