@@ -1,4 +1,4 @@
-"""The command line of the benchmark: ``python -m bench [compare|verify|backlog|memory|soak]``."""
+"""The command line of the benchmark: ``python -m bench [compare|verify|backlog|memory|scaling|soak]``."""
 
 import argparse
 import logging
@@ -11,6 +11,7 @@ from bench.comparison import Work, compare
 from bench.load import BenchmarkError
 from bench.memory import measure_memory
 from bench.report import machine_facts, render
+from bench.scaling import measure_scaling, table, worst_deviation
 from bench.soak import soak
 from bench.systems import SYSTEMS, System
 from bench.verify import verify
@@ -18,13 +19,14 @@ from bench.verify import verify
 _RESULTS = Path(__file__).with_name("results.md")
 _MEMORY_LIMIT_BYTES = 300_000_000
 _BACKLOG_LEAST_RATIO = 0.9
+_SCALING_WORST = 0.15
 
 
 def main() -> int:
     """Run the chosen measurement; exit status 1 says that a check failed, 2 that it could not run."""
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run = {"compare": _compare, "verify": _verify, "backlog": _backlog, "memory": _memory, "soak": _soak}[options.what]
+    run = _COMMANDS[options.what]
     try:
         return run(options)
     except BenchmarkError as error:
@@ -34,9 +36,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Postrail beside Postfix+OpenDKIM and Haraka.")
-    parser.add_argument(
-        "what", nargs="?", default="compare", choices=("compare", "verify", "backlog", "memory", "soak")
-    )
+    parser.add_argument("what", nargs="?", default="compare", choices=tuple(_COMMANDS))
     parser.add_argument("--systems", type=_systems, help="comma-separated: " + ",".join(SYSTEMS))
     parser.add_argument("--messages", type=int, help="messages a run (10000; memory: 60)")
     parser.add_argument("--sessions", type=_numbers, default=[20, 50], help="comma-separated numbers of sessions")
@@ -116,6 +116,24 @@ def _soak(options: argparse.Namespace) -> int:
     print("memory or open files keep growing" if result.grows else "memory and open files are steady")
     return 1 if result.grows else 0
 
+
+def _scaling(options: argparse.Namespace) -> int:
+    work = Work(options.messages or 5000, options.size or 10_240, options.sessions, options.rounds)
+    found = measure_scaling(work, options.sessions[0])
+    print("\n".join(table(found)))
+    deviation = worst_deviation(found)
+    print(f"work done per CPU second: within {deviation:.0%} of that with one process")
+    return 0 if deviation <= _SCALING_WORST else 1
+
+
+_COMMANDS = {
+    "compare": _compare,
+    "verify": _verify,
+    "backlog": _backlog,
+    "memory": _memory,
+    "scaling": _scaling,
+    "soak": _soak,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

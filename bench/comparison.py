@@ -47,6 +47,8 @@ class Measurement:
     source_cpu_seconds: float
     sink_cpu_seconds: float
     peak_memory_bytes: int
+    parts_cpu_seconds: dict[str, float]
+    """The system's CPU time by process."""
 
     @property
     def messages_per_second(self) -> float:
@@ -78,12 +80,14 @@ def measure(system: type[System], work: Work, sessions: int) -> Measurement:
         expected = _WARM_UP_MESSAGES + work.messages
         roots = subject.root_pids()
         cpu_before, sink_before = process_tree.cpu_seconds(roots), sink.cpu_seconds()
+        parts_before = subject.cpu_seconds_by_part()
         with process_tree.PeakMemory(roots) as memory:
             source = send(subject.port, messages=work.messages, sessions=sessions, size_bytes=work.size_bytes)
             sink.wait_for(expected, _STALL_SECONDS)
             ended_at_seconds = sink.changed_at_seconds()
             time.sleep(_SETTLE_SECONDS)
         cpu_after, sink_after = process_tree.cpu_seconds(roots), sink.cpu_seconds()
+        parts_after = subject.cpu_seconds_by_part()
         if sink.count() != expected:
             raise BenchmarkError(f"{subject.label}: the sink has {sink.count()} messages instead of {expected}")
     measurement = Measurement(
@@ -96,6 +100,7 @@ def measure(system: type[System], work: Work, sessions: int) -> Measurement:
         source_cpu_seconds=source.cpu_seconds,
         sink_cpu_seconds=sink_after - sink_before,
         peak_memory_bytes=memory.peak_bytes,
+        parts_cpu_seconds={part: seconds - parts_before.get(part, 0.0) for part, seconds in parts_after.items()},
     )
     _log.info(
         "%s, %d sessions: %.0f messages/s (accepted at %.0f/s), %.2f ms CPU a message (source and sink: %.2f), %.0f MB",

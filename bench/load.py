@@ -60,6 +60,18 @@ def wait_for_greeting(port: int, timeout_seconds: float, what: str) -> None:
     raise BenchmarkError(f"{what} did not greet on port {port} within {timeout_seconds:.0f} s; see its log")
 
 
+def wait_for_port(port: int, timeout_seconds: float, what: str) -> None:
+    """Wait until something listens on the loopback port; raises BenchmarkError as `wait_for_greeting`."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise BenchmarkError(f"{what} did not listen on port {port} within {timeout_seconds:.0f} s")
+
+
 def tool(name: str) -> str:
     """Return the path of a needed program.
 

@@ -70,6 +70,22 @@ def table(measurements: Sequence[Measurement], sessions: int) -> list[str]:
     return lines
 
 
+def parts_table(measurements: Sequence[Measurement]) -> list[str]:
+    """Return, for each system of several processes, the median CPU of each process a message."""
+    lines: list[str] = []
+    for name in SYSTEMS:
+        own = [m for m in measurements if m.system == name]
+        parts = sorted({part for m in own for part in m.parts_cpu_seconds})
+        if len(parts) < 2:
+            continue
+        lines += [f"{SYSTEMS[name].label}:", "", "| process | CPU ms/message |", "|---|---|"]
+        for part in parts:
+            values = [m.parts_cpu_seconds.get(part, 0.0) * 1000 / m.messages for m in own]
+            lines.append(f"| {part} | {spread(values, 3)} |")
+        lines.append("")
+    return ["## CPU by process", "", *lines] if lines else []
+
+
 def render(
     measurements: Sequence[Measurement], work: Work, systems: Sequence[type[System]], facts: Sequence[str]
 ) -> str:
@@ -93,4 +109,5 @@ def render(
     ]
     for sessions in work.sessions:
         lines += [f"## {sessions} sessions", "", *table(measurements, sessions), ""]
+    lines += parts_table(measurements)
     return "\n".join(lines)

@@ -42,6 +42,7 @@ class System(ABC):
         self.setup = setup
         self.port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._names: dict[int, str] = {}
 
     @staticmethod
     @abstractmethod
@@ -68,21 +69,29 @@ class System(ABC):
     def spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """Start one process in a session of its own, with its output in ``name.log``."""
         with (self.setup.directory / f"{name}.log").open("ab") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env={**os.environ, **(environment or {})},
-                    cwd=self.setup.directory,
-                )
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+                cwd=self.setup.directory,
             )
+        self._processes.append(process)
+        self._names[process.pid] = name
 
     def root_pids(self) -> list[int]:
         """Return the processes whose trees are the system."""
         return [process.pid for process in self._processes]
+
+    def cpu_seconds_by_part(self) -> dict[str, float]:
+        """Return the CPU time of each process's tree; processes whose names differ by a number only are one part."""
+        parts: dict[str, float] = {}
+        for process in self._processes:
+            part = self._names[process.pid].rstrip("-0123456789")
+            parts[part] = parts.get(part, 0.0) + process_tree.cpu_seconds([process.pid])
+        return parts
 
     def stop(self) -> None:
         """Ask the processes to end, last started first; kill what is left of their trees."""

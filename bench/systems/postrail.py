@@ -41,10 +41,11 @@ class Postrail(System):
     def launch(self) -> None:
         """Write the configuration and start the workers. A second launch finds the first one's queue."""
         file = self.setup.directory / "postrail.yaml"
-        file.write_text(json.dumps(self._configuration(), indent=2))  # JSON is YAML
+        file.write_text(json.dumps(self.configuration(), indent=2))  # JSON is YAML
         self.spawn("postrail", [str(program()), "up", "--config", str(file), "--workers", str(WORKERS)])
 
-    def _configuration(self) -> dict[str, object]:
+    def configuration(self) -> dict[str, object]:
+        """What the file says."""
         setup = self.setup
         return {
             "hostname": "postrail.test",
