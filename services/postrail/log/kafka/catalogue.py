@@ -17,6 +17,7 @@ from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from postrail.core.log_config import KafkaConfig
+from postrail.core.topic_specs import partitions_of
 from postrail.log.interface import LogUnavailable, TopicPartition
 from postrail.log.kafka import faults
 from postrail.log.kafka.connection import Connection
@@ -98,7 +99,7 @@ class Catalogue:
         wanted = [
             NewTopic(
                 self.outer(topic),
-                config.topic_partitions.get(topic, config.partitions),
+                partitions_of(config, topic),
                 config.replication_factor,
                 topic_configs=settings,
             )
