@@ -1,7 +1,7 @@
 """Deliberately broken builds: what the ledger must catch, or it proves nothing.
 
-Owns the breakages, each of which replaces one method of the embedded log in the process that applies it. Only `chaos_launcher`
-applies them; no test runs with one in its own process.
+Owns the breakages, each of which replaces one method of a log in the process that applies it. Only `chaos_launcher` and
+`broken_start` apply them; no test runs with one in its own process.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from postrail.log.interface import Append, Commit, LogError, Position
+from postrail.log.interface import Append, Commit, LogError, Position, Record
+from postrail.log.kafka import KafkaLog
 from postrail.log.sqlite.log import SqliteLog
 
 DELAY_SECONDS = 0.05
 EARLY_250 = "early-250"
 COMMIT_BEFORE_APPEND = "commit-before-append"
 COMMIT_LONG_AFTER_APPEND = "commit-long-after-append"
+OUTCOMES_UNREAD = "outcomes-unread"
 
 
 def apply(name: str) -> None:
@@ -68,8 +70,20 @@ def _commit_long_after_append() -> None:
     SqliteLog.transact = broken  # type: ignore[method-assign]
 
 
+def _outcomes_unread() -> None:
+    """A new owner of a Kafka partition does not learn what the one before it has finished."""
+
+    async def tail(
+        self: KafkaLog, topic: str, partition: int, *, newest: int, since: int | None = None
+    ) -> list[Record]:
+        return []
+
+    KafkaLog.tail = tail  # type: ignore[method-assign]
+
+
 _BREAKAGES: dict[str, Callable[[], None]] = {
     EARLY_250: _answer_before_durable,
     COMMIT_BEFORE_APPEND: _commit_before_append,
     COMMIT_LONG_AFTER_APPEND: _commit_long_after_append,
+    OUTCOMES_UNREAD: _outcomes_unread,
 }

@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ SERVICES = ("sender", "scheduler", "routing", "signing", "ingress")
 START_SECONDS = 45.0
 STOP_SECONDS = 30.0
 GROUP = "default"
+_REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Member:
     name: str
     folder: Path
     config_file: Path
+    command: Sequence[str] = ("postrail",)
     _process: asyncio.subprocess.Process | None = None
 
     @property
@@ -66,7 +68,8 @@ class Member:
             output.write(b"--- start\n")
             output.flush()
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "postrail", self.name.partition("-")[0], "--config", str(self.config_file)),
+                *(sys.executable, "-m", *self.command, self.name.partition("-")[0], "--config", str(self.config_file)),
+                cwd=_REPOSITORY,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -108,13 +111,18 @@ class Member:
 
 @dataclass(slots=True)
 class KafkaWorld:
-    """Services and their surroundings. Made by `kafka_world`; nothing runs before `start`."""
+    """Services and their surroundings. Made by `kafka_world`; nothing runs before `start`.
+
+    Attributes:
+        breakage: one of `chaos_broken`, for all services.
+    """
 
     system: System
     receivers: Mapping[str, Receiver]
     books: Books
     injector: Injector
     bootstrap: str
+    breakage: str | None = None
     members: dict[str, Member] = field(default_factory=dict)
 
     @property
@@ -134,7 +142,8 @@ class KafkaWorld:
 
     async def begin(self, name: str) -> Member:
         """Start one service; it is not ready yet."""
-        member = self.members.setdefault(name, Member(name, self.system.folder, self.system.config_file))
+        command = ("tests.support.broken_start", self.breakage) if self.breakage else ("postrail",)
+        member = self.members.setdefault(name, Member(name, self.system.folder, self.system.config_file, command))
         await member.begin()
         return member
 
