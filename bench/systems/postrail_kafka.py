@@ -1,7 +1,7 @@
 """Postrail over Kafka: a broker, and every service in a process of its own, all on the same cores.
 
-The broker is a single node: a record is stored once, and Kafka does not flush it before the acknowledgement. So this row shows what
-the hops cost; durability comes from replicas on other machines, which one machine cannot have.
+The broker is a single node: a record is stored once, and Kafka does not flush it before the acknowledgement. So this row shows
+what the hops cost; durability comes from replicas on other machines, which one machine cannot have.
 """
 
 import json

@@ -89,7 +89,7 @@ class IngressLimits(Section):
     max_line_bytes: Bytes = 512 << 10
     """A longer line of content is refused with 500 5.6.0 (RFC 5321 allows refusing above 1,000)."""
     max_recipients: Count = 1000
-    max_connections: Count = 2000
+    max_connections: Count = 5000
     max_connections_per_client: Count = 200
     max_messages_per_connection: Count = 100_000
     max_errors_per_connection: Count = 10
