@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools.kafka import distribution
 from tools.kafka.distribution import KafkaMissing
-from tools.kafka.nodes import Cluster, KafkaFailed
+from tools.kafka.nodes import Cluster, KafkaFailed, is_free
 
 _WATCH_SECONDS = 1.0
 
@@ -44,6 +44,8 @@ def main() -> int:
 
 def _run(args: argparse.Namespace, data: Path) -> int:
     ports = [] if args.port is None else [args.port]
+    if not all(map(is_free, ports)):
+        raise KafkaFailed(f"port {args.port} of 127.0.0.1 is taken; name another: make kafka KAFKA_ARGS='--port PORT'")
     cluster = Cluster(data.resolve(), args.brokers, ports=ports)
     try:
         cluster.start()

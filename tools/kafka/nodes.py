@@ -238,16 +238,23 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
 
+def is_free(port: int) -> bool:
+    """Whether a node could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Different TCP ports that nobody listens on now, outside the range of outgoing connections."""
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        found.append(port)
+        if is_free(port):
+            found.append(port)
         if len(found) == count:
             return found
     raise KafkaFailed(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
