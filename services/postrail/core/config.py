@@ -35,6 +35,9 @@ def _nameserver(text: str) -> str:
     return str(parse_nameserver(text))
 
 
+RECIPIENT_BYTES = 1024
+"""At most in a record: an address (RFC 5321 §4.5.3.1.3), its ORCPT (RFC 3461 §4.2) and what stands between."""
+
 IPAddress = Annotated[str, BeforeValidator(_address)]
 IPNetwork = Annotated[str, BeforeValidator(_network)]
 NameserverText = Annotated[str, BeforeValidator(_nameserver)]
@@ -358,6 +361,19 @@ class Config(Section):
             if listener.submitter and listener.submitter not in names:
                 raise ValueError(
                     f"ingress.listeners[{index}].submitter: there is no submitter {listener.submitter!r} under submitters"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _records_fit(self) -> Self:
+        if self.log.kind == "kafka" and self.log.kafka is not None:
+            limits = self.ingress.limits
+            needed = self.blobs.inline_limit_bytes + limits.max_header_bytes + limits.max_recipients * RECIPIENT_BYTES
+            if self.log.kafka.max_record_bytes < needed:
+                raise ValueError(
+                    f"log.kafka.max_record_bytes is {self.log.kafka.max_record_bytes}, but a record can have {needed} bytes "
+                    "(blobs.inline_limit_bytes, ingress.limits.max_header_bytes, and 1 KiB for each of max_recipients): raise "
+                    "it, or lower one of these"
                 )
         return self
 

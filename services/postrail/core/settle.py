@@ -17,7 +17,7 @@ from postrail.core.bounces import BounceClass, classify
 from postrail.core.config import RetryConfig
 from postrail.core.dsn import Action, Notice, RecipientStatus
 from postrail.core.identity import delivery_id, notice_id
-from postrail.core.records import Deferred, Delivery, Event, EventType, Notify, Recipient, RouteKind
+from postrail.core.records import BlobRef, Deferred, Delivery, Event, EventType, Notify, Recipient, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.retry import GiveUp, RetryAt, next_attempt, wait
 from postrail.core.verdicts import enhanced_status
@@ -73,6 +73,17 @@ class Settlement(NamedTuple):
     events: tuple[Event, ...]
     deferred: tuple[tuple[float, Deferred], ...] = ()
     notices: tuple[Notice, ...] = ()
+
+    def with_blob(self, blob: BlobRef) -> Settlement:
+        """The same, with the body of what is deferred in the blob store."""
+        return self._replace(
+            deferred=tuple(
+                [
+                    (tier_seconds, replace(waiting, delivery=replace(waiting.delivery, blob=blob)))
+                    for tier_seconds, waiting in self.deferred
+                ]
+            )
+        )
 
 
 def settle(

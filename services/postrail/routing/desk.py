@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 
 from prometheus_client import Counter
 
 from postrail.core import topics
 from postrail.core.address import ascii_domain, domain_of
 from postrail.core.dns_answers import MxAnswer
-from postrail.core.dsn import FULL_LIMIT_BYTES
 from postrail.core.identity import delivery_id
 from postrail.core.records import Delivery, Event, EventType, Lane, Message, Recipient, RouteKind
 from postrail.core.replies import Failure, PermanentFailure
-from postrail.core.routes import NO_VERSIONS, Hop, Planned, Router, Versions, hosts_of
+from postrail.core.routes import NO_VERSIONS, Hop, Plan, Planned, Router, Versions, hosts_of
 from postrail.core.settle import AttemptContext, Policy, RecipientResult, expire, settle
-from postrail.log.interface import Append, Record
+from postrail.log.interface import Append, Body, Record
 from postrail.shell import logs
 from postrail.shell.context import Context
+from postrail.shell.spill import Spill
+from postrail.shell.stage import NotReady
 from postrail.wire import codec
 from postrail.wire.input import delivery_of, message_of
 from postrail.wire.output import appends, event_append
@@ -42,6 +44,7 @@ UNROUTED = Counter("postrail_routing_unrouted_recipients_total", "Recipients tha
 _UNROUTED = {outcome: UNROUTED.labels(outcome) for outcome in ("failed", "deferred", "expired")}
 _DUE = frozenset(topics.lanes(topics.DUE))
 MAX_REMEMBERED_HOPS = 50_000
+BLOB_RETRY_SECONDS = 15.0
 
 Hops = Mapping[str, Hop | Failure]
 Output = Sequence[Append]
@@ -56,6 +59,7 @@ class RoutingDesk:
         self._clock = context.clock
         self._jitter = context.jitter
         self._policy = Policy(context.config.delivery.retry, context.config.hostname)
+        self._spill = Spill(context)
         self._hops: dict[str, tuple[MxAnswer, Hop | Failure]] = {}
         self._topics: dict[tuple[str, str, Lane], str] = {}
         self._counters = {
@@ -128,15 +132,29 @@ class RoutingDesk:
         self, delivery: Delivery, hops: Hops, record: Record, versions: Versions = NO_VERSIONS
     ) -> Output | Awaitable[Output]:
         plan = self._router.plan(delivery.envelope, hops, versions)
+        if record.body is not None and self._spill.is_wanted(record.body, _copies(plan)):
+            return self._write_spilled(delivery, plan, record.body)
+        return self._write(delivery, plan, record.body)
+
+    async def _write_spilled(self, delivery: Delivery, plan: Plan, body: Body) -> Output:
+        """As `_write`, with the body in the blob store: the log would store it once for each delivery."""
+        try:
+            blob = await self._spill.keep(delivery.envelope.message_id, body)
+        except OSError as error:
+            raise NotReady(BLOB_RETRY_SECONDS, str(error)) from error
+        written = self._write(replace(delivery, blob=blob), plan, None)
+        return await written if isinstance(written, Awaitable) else written
+
+    def _write(self, delivery: Delivery, plan: Plan, body: Body | None) -> Output | Awaitable[Output]:
         now = self._clock()
         output: list[Append] = []
         for planned in plan.deliveries:
-            self._send(delivery, planned, now, record, output)
+            self._send(delivery, planned, now, body, output)
         if not plan.failed:
             return output
-        return self._settle(delivery, plan.failed, output, record)
+        return self._settle(delivery, plan.failed, output, body)
 
-    def _send(self, delivery: Delivery, planned: Planned, now: float, record: Record, output: list[Append]) -> None:
+    def _send(self, delivery: Delivery, planned: Planned, now: float, body: Body | None, output: list[Append]) -> None:
         """Write one delivery to its sender's topic, with the event where the route is new."""
         envelope, route = delivery.envelope, planned.route
         identity = (
@@ -157,7 +175,7 @@ class RoutingDesk:
             delivery.parks,
         )
         topic = self._topic(route.pool, route.group, envelope.lane)
-        output.append(Append(topic, route.key, codec.encode_delivery(outbound), record.body, outbound))
+        output.append(Append(topic, route.key, codec.encode_delivery(outbound), body, outbound))
         self._counters[route.kind, route.group].inc()
         if route != delivery.route:
             output.append(event_append(_routed(outbound, now)))
@@ -170,13 +188,13 @@ class RoutingDesk:
         return topic
 
     async def _settle(
-        self, delivery: Delivery, failed: Sequence[tuple[Recipient, Failure]], output: list[Append], record: Record
+        self, delivery: Delivery, failed: Sequence[tuple[Recipient, Failure]], output: list[Append], inline: Body | None
     ) -> Output:
         """Return or defer the recipients that cannot be routed; what was planned for the others goes with it."""
         recipients = tuple([recipient for recipient, _ in failed])
         part = _part(delivery, recipients)
         results = [RecipientResult(recipient, failure, None) for recipient, failure in failed]
-        body = await _original_body(part, record)
+        body = await self._spill.original(part, inline)
         now = self._clock()
         settlement = settle(
             part,
@@ -195,14 +213,14 @@ class RoutingDesk:
             recipients=len(failed),
             reason=str(failed[0][1].reply),
         )
-        return [*output, *appends(settlement, record.body)]
+        return [*output, *appends(settlement, inline)]
 
     async def _expire(self, delivery: Delivery, record: Record) -> Output:
         """Give up what was not delivered before its deadline."""
         recipients = delivery.envelope.recipients
         _UNROUTED["expired"].inc(len(recipients))
         LOG.info("expired", message_id=delivery.envelope.message_id, recipients=len(recipients))
-        body = await _original_body(delivery, record)
+        body = await self._spill.original(delivery, record.body)
         settlement = expire(delivery, self._policy, now=self._clock(), original_body=body)
         return appends(settlement, record.body)
 
@@ -253,8 +271,8 @@ def _routed(delivery: Delivery, now: float) -> Event:
     )
 
 
-async def _original_body(delivery: Delivery, record: Record) -> bytes | None:
-    """The body, where the sender asked to get it back (RET=FULL) and it travels with the record."""
-    if delivery.envelope.ret != "FULL" or record.body is None or record.body.size_bytes > FULL_LIMIT_BYTES:
-        return None
-    return await record.body.load()
+def _copies(plan: Plan) -> int:
+    """How many records would carry the body, at most: the deliveries, and the deferrals of what cannot be routed now."""
+    if not plan.failed:
+        return len(plan.deliveries)
+    return len(plan.deliveries) + sum(not isinstance(failure, PermanentFailure) for _, failure in plan.failed)

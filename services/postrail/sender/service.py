@@ -30,6 +30,7 @@ from postrail.sender.slots import Slots
 from postrail.sender.targets import NextHop, TargetFinder
 from postrail.shell import logs
 from postrail.shell.context import Context
+from postrail.shell.spill import Spill
 from postrail.wire import codec
 from postrail.wire.input import delivery_of
 
@@ -88,7 +89,7 @@ class SenderService:
         self.slots = Slots(context.slots_directory, context.shares)
         self._outcomes = Outcomes(context.log, self._durable, self._told_on)
         policy = Policy(self._delivery.retry, config.hostname)
-        self.settler = Settler(self._outcomes, policy, context.clock, context.jitter)
+        self.settler = Settler(self._outcomes, policy, Spill(context), context.clock, context.jitter)
         self._finder = TargetFinder(config, context.resolver, context.jitter)
         pools = config.pools if pool is None else (pool,)
         groups = config.routing.groups if group is None else (group,)

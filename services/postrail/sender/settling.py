@@ -5,11 +5,13 @@ Owns the sender's outcome metrics and its one log line an attempt. Never talks t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import Counter, Histogram
 
 from postrail.core.records import EventType
+from postrail.core.replies import PermanentFailure
 from postrail.core.settle import (
     AMBIGUOUS_DETAIL,
     AttemptContext,
@@ -20,12 +22,17 @@ from postrail.core.settle import (
     park,
     settle,
 )
+from postrail.log.interface import Body, LogError
 from postrail.sender.job import Job
 from postrail.sender.outcomes import Outcomes
 from postrail.shell import logs
+from postrail.shell.spill import Spill
 from postrail.wire import output
 
 LOG = logs.logger("sender")
+
+SPILL_SECONDS = 5.0
+"""How long an outcome waits for the blob store. Until it is recorded, a crash repeats the delivery."""
 
 # Recipients by what an attempt (or none) made of them. group: destination group. outcome: delivered, deferred, failed (bounced),
 # expired, parked (not tried, because the site cannot take it now), ambiguous (the final dot was not answered; these are deferred
@@ -61,10 +68,16 @@ class Settler:
     """
 
     def __init__(
-        self, outcomes: Outcomes, policy: Policy, clock: Callable[[], float], jitter: Callable[[], float]
+        self,
+        outcomes: Outcomes,
+        policy: Policy,
+        spill: Spill,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         self._outcomes = outcomes
         self._policy = policy
+        self._spill = spill
         self._clock = clock
         self._jitter = jitter
         self._counters: dict[tuple[str, EventType], Counter] = {}
@@ -72,8 +85,12 @@ class Settler:
 
     def settle(
         self, job: Job, results: Sequence[RecipientResult], attempt: AttemptContext, original_body: bytes | None = None
-    ) -> None:
-        """Record the results of an attempt, one for each recipient of the delivery."""
+    ) -> Awaitable[None] | None:
+        """Record the results of an attempt, one for each recipient of the delivery.
+
+        Returns:
+            None when that is done; otherwise what must be awaited first, because the body is large and many wait with it.
+        """
         settlement = settle(
             job.delivery,
             results,
@@ -83,27 +100,54 @@ class Settler:
             jitter=self._jitter(),
             original_body=original_body,
         )
-        self._record(job, settlement)
         group = self._group(job)
         duration = self._durations.get(group)
         if duration is None:
             duration = self._durations[group] = DURATION.labels(group)
         duration.observe(attempt.duration_seconds)
         _log(job, results, attempt)
+        if job.body is not None and self._spill.is_wanted(job.body, len(settlement.deferred)):
+            return self._record_spilled(job, settlement, job.body)
+        self._record(job, settlement, job.body)
+        return None
+
+    async def original(self, job: Job, results: Sequence[RecipientResult]) -> bytes | None:
+        """The body for a notification, where the sender asked for it (RFC 3461 §4.3) and one may be made."""
+        if job.delivery.envelope.ret != "FULL":
+            return None
+        if not any(isinstance(result.failure, PermanentFailure) for result in results):
+            return None
+        return await self._spill.original(job.delivery, job.body)
+
+    async def _record_spilled(self, job: Job, settlement: Settlement, body: Body) -> None:
+        """Record with the body in the blob store; with it in each record where the store does not take it soon."""
+        try:
+            async with asyncio.timeout(SPILL_SECONDS):
+                blob = await self._spill.keep(job.delivery.envelope.message_id, body)
+        except (OSError, LogError) as error:
+            LOG.warning("body-not-spilled", message_id=job.delivery.envelope.message_id, reason=str(error))
+            self._record(job, settlement, body)
+        else:
+            self._record(job, settlement.with_blob(blob), None)
 
     def expire(self, job: Job) -> None:
-        """Give the delivery up: its deadline has passed. Its body goes back where that was asked for and it is at hand."""
-        body = job.body.in_memory if job.body is not None and job.delivery.envelope.ret == "FULL" else None
-        settlement = expire(job.delivery, self._policy, now=self._clock(), original_body=body)
-        self._record(job, settlement)
+        """Give the delivery up: its deadline has passed. One whose body must be read to be returned is left to routing."""
+        delivery, body = job.delivery, None
+        if delivery.envelope.ret == "FULL":
+            body = job.body.in_memory if job.body is not None else None
+            if body is None and (job.body is not None or delivery.blob is not None):
+                self.park(job, 0.0, "its deadline has passed")
+                return
+        settlement = expire(delivery, self._policy, now=self._clock(), original_body=body)
+        self._record(job, settlement, job.body)
         LOG.info("expired", message_id=job.delivery.envelope.message_id, recipients=len(job.pending))
 
     def park(self, job: Job, wait_seconds: float, reason: str) -> None:
         """Keep the delivery for about so long, without an attempt. One that has recipients decided is settled instead."""
         settlement = park(job.delivery, wait_seconds, reason, self._policy, now=self._clock(), jitter=self._jitter())
-        self._record(job, settlement)
+        self._record(job, settlement, job.body)
 
-    def _record(self, job: Job, settlement: Settlement) -> None:
+    def _record(self, job: Job, settlement: Settlement, body: Body | None) -> None:
         group = self._group(job)
         for event in settlement.events:
             counter = self._counters.get((group, event.type))
@@ -113,7 +157,7 @@ class Settler:
                     continue
                 counter = self._counters[group, event.type] = DELIVERIES.labels(group, outcome)
             counter.inc(len(event.recipients))
-        self._outcomes.record(job.partition, job.offset, output.appends(settlement, job.body), job.name)
+        self._outcomes.record(job.partition, job.offset, output.appends(settlement, body), job.name)
 
     @staticmethod
     def _group(job: Job) -> str:

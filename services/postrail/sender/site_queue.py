@@ -20,7 +20,6 @@ from postrail.core.parking import Parking
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, RecipientResult
 from postrail.core.throughput import Throughput
-from postrail.log.interface import LogError
 from postrail.sender.backlog import Backlog, Bundle
 from postrail.sender.connection import Connection
 from postrail.sender.egress import SourceMismatch
@@ -353,7 +352,10 @@ class SiteQueue:
             self._owner.settler.expire(job)
             return
         results = [*job.results, *(RecipientResult(recipient, failure, None) for recipient in job.pending)]
-        self._owner.settler.settle(job, results, attempt, await _original(job, results))
+        settler = self._owner.settler
+        unfinished = settler.settle(job, results, attempt, await settler.original(job, results))
+        if unfinished is not None:
+            await unfinished
 
     def connection_closed(self, connection: Connection) -> None:
         """It is gone, and its slot is free."""
@@ -386,7 +388,10 @@ class SiteQueue:
         else:
             if delivered:
                 self._back_off.worked(now)
-        self._owner.settler.settle(job, results, attempt, await _original(job, results) if failed else None)
+        settler = self._owner.settler
+        unfinished = settler.settle(job, results, attempt, await settler.original(job, results) if failed else None)
+        if unfinished is not None:
+            await unfinished
 
     def _leave_alone(self, reply: Reply) -> float:
         """Leave the whole site alone for a while; what waits is parked. Returns for how long, in seconds."""
@@ -428,15 +433,3 @@ class SiteQueue:
             self._timer.cancel()
         for connection in list(self.connections):
             connection.stop(now=now)
-
-
-async def _original(job: Job, results: Sequence[RecipientResult]) -> bytes | None:
-    """The body for a notification, where the sender asked for it (RFC 3461 §4.3) and one may be made."""
-    if job.delivery.envelope.ret != "FULL" or job.body is None:
-        return None
-    if not any(isinstance(result.failure, PermanentFailure) for result in results):
-        return None
-    try:
-        return await job.body.load()
-    except LogError:
-        return None
