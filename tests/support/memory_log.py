@@ -88,7 +88,8 @@ class MemoryConsumer:
         if not (found := self._read(max_records)):
             self._cluster.appended.clear()
             try:
-                await asyncio.wait_for(self._cluster.appended.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await self._cluster.appended.wait()
             except TimeoutError:
                 return []
             found = self._read(max_records)

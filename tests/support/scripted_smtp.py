@@ -2,13 +2,15 @@
 
 Owns a plain dialogue that accepts everything, and the places where a test changes it: `replies` by verb (`banner`, `ehlo`,
 `mail`, `rcpt`, `data`, `dot`, `quit`, `starttls`, `rset`), each a list that is used up call by call, its last entry for ever.
-An entry is a reply; or `close` (end the connection), `silence` (never answer). Everything received is recorded.
+An entry is a reply; or `close` (end the connection), `silence` (never answer), `delay` (the usual answer once `release` is set).
+Everything received is recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ class Taken:
     recipients: list[str]
     content: bytes
     secured: bool
+    at: float
+    """When it was answered, on the monotonic clock."""
 
 
 @dataclass
@@ -60,6 +64,9 @@ class ScriptedServer:
         self.open = 0
         self.most_open = 0
         self.drop_content_after: int | None = None
+        self.read_content_late = False
+        self.release = asyncio.Event()
+        self.waiting = 0
         self._tls = tls
         self._lmtp = lmtp
 
@@ -93,7 +100,12 @@ class ScriptedServer:
         if reply == "close":
             raise _End
         if reply == "silence":
+            self.waiting += 1
             await asyncio.sleep(3600)
+        if reply == "delay":
+            self.waiting += 1
+            await self.release.wait()
+            reply = DEFAULTS[verb]
         writer.write(reply.encode("latin-1") + b"\r\n")
         await writer.drain()
         if reply.startswith("421"):
@@ -121,7 +133,7 @@ class ScriptedServer:
                 for _ in range(len(recipients) if self._lmtp else min(1, len(recipients))):
                     code = await self._answer("dot", writer)
                     if code < 300:
-                        self.taken.append(Taken(mail, list(recipients), content, session.secured))
+                        self.taken.append(Taken(mail, list(recipients), content, session.secured, time.monotonic()))
             elif verb == "starttls" and code == 220 and self._tls is not None:
                 await writer.start_tls(self._tls)
                 session.secured = True
@@ -132,6 +144,9 @@ class ScriptedServer:
     async def _content(self, reader: asyncio.StreamReader) -> bytes:
         lines: list[bytes] = []
         size_bytes = 0
+        if self.read_content_late:
+            self.waiting += 1
+            await self.release.wait()
         while (line := await reader.readuntil(b"\r\n")) != b".\r\n":
             lines.append(line.removeprefix(b"."))
             size_bytes += len(line)

@@ -258,6 +258,8 @@ class Connection:
 
     def _send_dot(self, wire: Wire, job: Job, end: bytes) -> None:
         """Write the end of the content, final dot included: from here on the receiver may have the message."""
+        if wire.broken is not None:
+            raise wire.broken  # before the dot: nothing is ambiguous
         ownership = job.partition.ownership
         if ownership is not None and ownership.lease_seconds() <= 0:
             raise _Stale

@@ -72,6 +72,7 @@ class Intake:
         self._topics = lanes(outbound(pool, group))
         self._consumer: Consumer | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Join the group and begin to read; raises LogError."""
@@ -82,6 +83,7 @@ class Intake:
 
     async def stop_reading(self) -> None:
         """Take up nothing more."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -121,7 +123,7 @@ class Intake:
         return any(partition.tracker.spread > MAX_SPREAD for partition in self.partitions.values())
 
     async def _run(self, consumer: Consumer) -> None:
-        while True:
+        while not self._stopping:
             room = self._owner.room(self)
             if room <= 0:
                 self.has_room.clear()
