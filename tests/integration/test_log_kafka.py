@@ -8,28 +8,14 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from postrail.core.log_config import KafkaConfig, LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Log, Rebalance, TopicPartition
 from postrail.log.kafka import KafkaLog, open_kafka_log
 from postrail.log.kafka.consumer import KafkaConsumer
 from postrail.log.progress import Progress
 from tests.contract.log_contract import LogContract
 from tests.support.kafka import KafkaBroker
-
-
-def kafka_config(broker: KafkaBroker, prefix: str, **changes: object) -> KafkaConfig:
-    """As production's, on one broker and quick to notice what is gone."""
-    settings: dict[str, object] = {
-        "bootstrap_servers": broker.bootstrap.split(","),
-        "topic_prefix": prefix,
-        "partitions": 1,
-        "replication_factor": 1,
-        "min_insync_replicas": 1,
-        "create_topics": True,
-        "session_timeout_seconds": 6,
-        "rebalance_timeout_seconds": 20,
-    }
-    return KafkaConfig.model_validate(settings | changes)
+from tests.support.kafka_log import kafka_config
 
 
 class Cluster:
@@ -41,7 +27,7 @@ class Cluster:
         self.opened: list[KafkaLog] = []
 
     async def open(self, *, partitions: int = 1, keep_consumed_seconds: float = 60.0) -> Log:
-        kafka = kafka_config(self._broker, self._prefix, partitions=partitions)
+        kafka = kafka_config(self._broker.bootstrap, self._prefix, partitions=partitions)
         log = await open_kafka_log(LogConfig(kind="kafka", kafka=kafka))
         self.opened.append(log)
         join = log.consumer

@@ -175,9 +175,9 @@ class KafkaConsumer:
 
     def dead(self) -> str | None:
         """What can never work again; None when nothing."""
-        if self._closed is None and self._pump_task is not None and self._pump_task.done():
-            return "the fetching task has ended"
-        return self.member.dead() if self._closed is None and self._pump_task is not None else None
+        if self._closed is not None or self._pump_task is None:
+            return None
+        return self.member.dead() or ("the fetching task has ended" if self._pump_task.done() else None)
 
     def stuck(self) -> str | None:
         """What has stopped working; None when all works."""
