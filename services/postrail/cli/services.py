@@ -1,16 +1,20 @@
 """`postrail ingress`, `postrail signing`, …: one service alone in a process.
 
-That needs a log that several processes share. The embedded log belongs to one process, so these commands refuse with it
-and say what to run instead.
+That needs a log that several processes share. The embedded log belongs to one process, so with it these commands refuse, and
+say what to run instead. Scaling is starting more of them: the log shares its partitions out among all that run.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+from postrail.cli.cluster import Member
 from postrail.cli.exit_status import EXIT_CONFIGURATION
+from postrail.cli.process import run_process
+from postrail.core.config import Config
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
 SERVICES = ("ingress", "signing", "routing", "sender", "scheduler")
@@ -21,19 +25,37 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for service in SERVICES:
         parser = subparsers.add_parser(service, help=f"run {service} alone (needs the Kafka log)")
         parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
-        parser.set_defaults(run=run)
+        if service == "sender":
+            parser.add_argument("--pool", metavar="P", help="send this pool's mail only; default: all pools'")
+            parser.add_argument(
+                "--destination", metavar="D", help="send to this destination group only; default: to all groups"
+            )
+        parser.set_defaults(run=run, pool=None, destination=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Refuse, after checking the configuration."""
+    """Run until SIGTERM or SIGINT; the exit status is 0 after a clean drain."""
     try:
-        load(args.config)
+        config = load(args.config)
+        if config.log.kind != "kafka":
+            raise ConfigurationError(
+                f"{args.config}: postrail {args.command} runs one service alone, which needs the Kafka log (log.kind: kafka), "
+                "and this configuration has the embedded log, which belongs to one process; run everything with: "
+                f"postrail up --config {args.config}"
+            )
+        _check_sender(config, args)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
-    print(
-        f"{args.config}: postrail {args.command} runs one service alone, which needs the Kafka log, and this configuration "
-        f"has the embedded log, which belongs to one process; run everything with: postrail up --config {args.config}",
-        file=sys.stderr,
-    )
-    return EXIT_CONFIGURATION
+    clients = config.ingress.limits.max_connections if args.command == "ingress" else 0
+    make = partial(Member, config, [args.command], pool=args.pool, group=args.destination)
+    return run_process(config, make, clients=clients)
+
+
+def _check_sender(config: Config, args: argparse.Namespace) -> None:
+    if args.pool is not None and args.pool not in config.pools:
+        raise ConfigurationError(f"--pool {args.pool}: the configuration has {', '.join(config.pools)}")
+    if args.destination is not None and args.destination not in config.routing.groups:
+        raise ConfigurationError(
+            f"--destination {args.destination}: the configuration has {', '.join(config.routing.groups)} (routing.groups)"
+        )

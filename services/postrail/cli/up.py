@@ -9,33 +9,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
-import os
-import resource
-import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from postrail.cli.cluster import Member
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.pipeline import Worker
+from postrail.cli.process import Process, on_signals, open_log_file, run_process
 from postrail.core.config import Config
 from postrail.ingress.shared_listeners import ABSENT, SessionCounts, SharedListeners, bind
-from postrail.log.interface import LogError
 from postrail.shell import logs
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load
-from postrail.shell.tls_server import CertificateError
 
 LOG = logs.logger("supervisor")
-SWITCH_INTERVAL_SECONDS = 0.0005
-GC_THRESHOLD = 50_000
 RESTART_PAUSES_SECONDS = (0.2, 1.0, 5.0, 15.0, 60.0)
 STEADY_SECONDS = 60.0
 KILL_AFTER_SECONDS = 30.0
-OTHER_FILES = 1000
-"""Open files beside the submission connections: outbound connections, the log, blobs being written and read."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,73 +75,17 @@ def _worker_count(asked: int | None, config: Config) -> int:
     return workers
 
 
-def _open_log_file(config: Config, worker: int | None) -> None:
-    try:
-        logs.SINK.open(config.logging.level, config.logging.file, worker)
-    except OSError as error:
-        raise ConfigurationError(f"logging.file: {config.logging.file} cannot be written: {error.strerror}") from error
-
-
 def _work(config: Config, workers: int, index: int, shared: SharedListeners | None) -> int:
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
-    try:
-        _open_log_file(config, index if workers > 1 else None)
-        _allow_open_files(config.ingress.limits.max_connections // workers + OTHER_FILES)
-        worker = Worker(config, workers, index, shared)
-        return uvloop.run(_serve(worker, supervised=shared is not None))
-    except (ConfigurationError, CertificateError, LogError, OSError) as error:
-        LOG.error("cannot_start", reason=str(error))
-        print(f"postrail: cannot start: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
-
-
-def _allow_open_files(needed: int) -> None:
-    """Raise the soft limit, often 1,024, to the hard one: beyond it no connection is accepted, whoever makes it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        advice = "raise LimitNOFILE of the service (or ulimit -Hn), or lower ingress.limits.max_connections"
-        LOG.warning("few_open_files_allowed", allowed=hard, needed=needed, advice=advice)
-
-
-async def _serve(worker: Worker, *, supervised: bool) -> int:
-    stop = asyncio.Event()
-    _on_signals(stop)
-    if supervised:
-        await _watch_supervisor(stop)
-    try:
-        await worker.start()
-        gc.collect()
-        gc.freeze()
-        await stop.wait()
-    finally:
-        await worker.drain()
-    return 0
-
-
-def _on_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT drains; the second ends at once."""
-
-    def handle() -> None:
-        if stop.is_set():
-            logs.SINK.flush()
-            os._exit(1)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, handle)
-
-
-async def _watch_supervisor(stop: asyncio.Event) -> None:
-    """Stop when standard input, the supervisor's end of a pipe, is closed."""
-
-    class _Pipe(asyncio.Protocol):
-        def connection_lost(self, exc: Exception | None) -> None:
-            stop.set()
-
-    await asyncio.get_running_loop().connect_read_pipe(_Pipe, sys.stdin)
+    make: Callable[[], Process] = partial(Worker, config, workers, index, shared)
+    if config.log.kind == "kafka":
+        make = partial(Member, config, workers=workers, index=index, shared=shared)
+    return run_process(
+        config,
+        make,
+        worker=index if workers > 1 else None,
+        clients=config.ingress.limits.max_connections // workers,
+        supervised=shared is not None,
+    )
 
 
 class _Supervisor:
@@ -165,11 +102,11 @@ class _Supervisor:
     async def run(self) -> int:
         """Until the signal; 0 when every worker drained cleanly, otherwise 1."""
         try:
-            _open_log_file(self._config, None)
+            open_log_file(self._config, None)
         except ConfigurationError as error:
             print(f"{self._path}: {error}", file=sys.stderr)
             return EXIT_CONFIGURATION
-        _on_signals(self._stop)
+        on_signals(self._stop)
         results = await asyncio.gather(*(self._keep(index) for index in range(self._workers)))
         logs.SINK.flush()
         return 0 if all(status == 0 for status in results) else 1
