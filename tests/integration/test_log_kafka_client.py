@@ -176,6 +176,32 @@ async def test_processes_of_one_name_share_the_work_all_the_same(kafka_broker: K
             assert all(len(member.assigned) == 2 for member in members), "they take it from each other"
 
 
+async def test_a_process_that_comes_back_under_its_name_disturbs_nobody(
+    kafka_broker: KafkaBroker, kafka_prefix: str
+) -> None:
+    def config(instance: str) -> KafkaConfig:
+        return kafka_config(kafka_broker.bootstrap, kafka_prefix, partitions=4, instance=instance)
+
+    moves: list[int] = []
+
+    async def note(partitions: Sequence[TopicPartition]) -> None:
+        moves.append(len(partitions))
+
+    async with kafka_log(config("pod-0")) as neighbour, kafka_log(config("pod-1")) as first:
+        beside = await neighbour.consumer(["accepted.bulk"], "sender", on_revoked=note)
+        crashing = await first.consumer(["accepted.bulk"], "sender")
+        await settled(lambda: len(beside.assigned) == len(crashing.assigned) == 2)
+        moves.clear()
+        owned = sorted(crashing.assigned)
+        crashing.member.coordinator.generation = -1  # it leaves without a word, as a crash does
+        await crashing.close()
+        async with kafka_log(config("pod-1")) as second:
+            back = await second.consumer(["accepted.bulk"], "sender")
+            assert sorted(back.assigned) == owned
+            assert moves == []
+            assert len(beside.assigned) == 2
+
+
 async def test_a_service_that_cannot_take_over_is_told(config: KafkaConfig) -> None:
     async def refuse(_: Sequence[TopicPartition]) -> None:
         raise ValueError("not today")

@@ -1,18 +1,39 @@
 """How the brokers are reached: addresses, TLS, SASL, names of this client.
 
-Owns the translation of the configuration into aiokafka's arguments. It opens nothing; passwords go nowhere else.
+Owns the translation of the configuration into aiokafka's arguments, and where aiokafka's own log lines go: to ours, as debug
+lines, because it writes one at each try while a broker is gone. It opens nothing; passwords go nowhere else.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
 
 from postrail.core.log_config import KafkaConfig, KafkaSaslConfig, KafkaTlsConfig
 from postrail.log.interface import LogUnavailable
+from postrail.shell import logs
+
+LOG = logs.logger("log")
 
 RETRY_BACKOFF_MILLISECONDS = 100
+
+
+class _ClientLines(logging.Handler):
+    """What aiokafka logs. What matters of it is told by whoever meets it, as a problem or an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand one line on."""
+        LOG.debug("kafka_client", module=record.name, problem=record.getMessage())
+
+
+def _collect_client_lines() -> None:
+    client = logging.getLogger("aiokafka")
+    if not any(isinstance(handler, _ClientLines) for handler in client.handlers):
+        client.addHandler(_ClientLines())
+        client.setLevel(logging.WARNING)
+        client.propagate = False
 
 
 class Connection:
@@ -23,6 +44,7 @@ class Connection:
     """
 
     def __init__(self, config: KafkaConfig, instance: str | None) -> None:
+        _collect_client_lines()
         self.servers = ", ".join(config.bootstrap_servers)
         self._name = instance or "postrail"
         self._options: dict[str, Any] = {

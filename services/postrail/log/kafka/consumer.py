@@ -123,6 +123,8 @@ class KafkaConsumer:
             self._waiter.set_result(None)
 
     def _take(self, max_records: int) -> list[Record]:
+        if self.lease_seconds() <= 0:
+            return []  # another member may have them by now
         ready = [
             topic
             for topic, buffers in self._ready.items()
@@ -219,6 +221,7 @@ class KafkaConsumer:
 
     async def _pump(self) -> None:
         """Always fetch, whatever the service does."""
+        leased = True
         while True:
             failed: BaseException | None = None
             found: Mapping[KafkaPartition, Sequence[FetchedRecord]] = {}
@@ -229,7 +232,9 @@ class KafkaConsumer:
             if found:
                 self._trouble = None
                 self._push(found)
+            if found or not leased:
                 self._wake()
+            leased = self.lease_seconds() > 0
             if failed is not None:
                 self._failed(failed)
                 await asyncio.sleep(RETRY_SECONDS)
