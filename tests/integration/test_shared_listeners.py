@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from postrail.core.config import ListenerConfig, ListenerKind
-from postrail.ingress.shared_listeners import Acceptor, SessionCounts, SharedListeners, bind
+from postrail.ingress.shared_listeners import STARTING, Acceptor, SessionCounts, SharedListeners, bind
 
 ANYWHERE = ListenerConfig(
     kind=ListenerKind.TRUSTED, address="127.0.0.1", port=0, networks=("127.0.0.0/8",), submitter="local"
@@ -48,6 +48,7 @@ class Machine:
     def __init__(self, directory: Path, workers: int) -> None:
         (self.listening,) = bind([ANYWHERE])
         self.counts = SessionCounts.create(workers, directory)
+        self.counts.wait_no_longer()
         self.workers = workers
         self.running: list[Worker] = []
         self.clients: list[asyncio.StreamWriter] = []
@@ -91,6 +92,25 @@ async def test_who_has_fewer_gets_the_next(tmp_path: Path) -> None:
             assert await two.connect() == 0
         two.start(1)
         assert [await two.connect() for _ in range(6)] == [1] * 6
+
+
+async def test_the_first_connections_wait_until_all_have_started(tmp_path: Path) -> None:
+    async with machine(tmp_path, 2) as two:
+        two.counts.set(1, STARTING)
+        two.start(0)
+        first = [asyncio.ensure_future(two.connect()) for _ in range(6)]
+        await asyncio.sleep(0.1)
+        assert not any(connection.done() for connection in first)
+        two.start(1)
+        assert Counter(await asyncio.gather(*first)) == {0: 3, 1: 3}
+
+
+async def test_a_worker_that_never_starts_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    async with machine(tmp_path, 2) as two:
+        two.counts.set(1, STARTING)
+        two.start(0)
+        two.counts.wait_no_longer()
+        assert [await two.connect() for _ in range(3)] == [0] * 3
 
 
 async def test_nobody_waits_for_a_worker_that_is_stuck(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check
 
 LOG = logs.logger("supervisor")
 RESTART_PAUSES_SECONDS = (0.2, 1.0, 5.0, 15.0, 60.0)
+START_SECONDS = 10.0
+"""How long workers that have started take no connections because others have not."""
 STEADY_SECONDS = 60.0
 KILL_AFTER_SECONDS = 30.0
 

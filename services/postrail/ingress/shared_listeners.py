@@ -27,8 +27,12 @@ PASS_SECONDS: Final = 0.002
 """How long a connection is left to a worker with fewer sessions."""
 NO_FILES_SECONDS: Final = 1.0
 """The pause after an accept that failed, as it does without free file descriptors."""
+STARTING_SECONDS: Final = 0.02
+"""How long between two looks whether all workers have started."""
 ABSENT: Final = 2**31 - 1
 """The count of a worker that takes no connections."""
+STARTING: Final = -1
+"""The count of a worker that will take connections soon: the others wait for it, so that it gets its part of the first ones."""
 _COUNT_BYTES: Final = 4
 
 
@@ -76,14 +80,24 @@ class SessionCounts:
 
     @classmethod
     def create(cls, workers: int, directory: Path) -> SessionCounts:
-        """A new table, in an unnamed file of this directory, in which no worker takes connections yet."""
+        """A new table, in an unnamed file of this directory, in which all workers are starting."""
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as file:
             file.truncate(workers * _COUNT_BYTES)
             counts = cls(os.dup(file.fileno()), workers)
         for worker in range(workers):
-            counts.set(worker, ABSENT)
+            counts.set(worker, STARTING)
         return counts
+
+    def wait_no_longer(self) -> None:
+        """Those that are still starting take too long: the others begin without them."""
+        for worker, sessions in enumerate(self._counts):
+            if sessions == STARTING:
+                self.set(worker, ABSENT)
+
+    def all_started(self) -> bool:
+        """Whether nobody needs to be waited for."""
+        return min(self._counts) != STARTING
 
     def set(self, worker: int, sessions: int) -> None:
         """Tell the others."""
@@ -128,6 +142,10 @@ class SharedListeners:
         """Whether no other worker has fewer sessions."""
         return self._counts.is_least(self._worker)
 
+    def all_started(self) -> bool:
+        """Whether nobody needs to be waited for."""
+        return self._counts.all_started()
+
     def leave(self) -> None:
         """Take no more connections."""
         self._counts.set(self._worker, ABSENT)
@@ -167,7 +185,9 @@ class Acceptor:
         self._listening.close()
 
     def _ready(self) -> None:
-        if self._shared.is_my_turn():
+        if not self._shared.all_started():
+            self._pause(STARTING_SECONDS, self._again)
+        elif self._shared.is_my_turn():
             self._accept()
         else:
             self._pause(PASS_SECONDS, self._passed_over)
