@@ -21,10 +21,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
-@pytest.fixture(scope="session")
-def world() -> Iterator[MailWorld]:
-    """The running peers."""
-    with mail_world() as running:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests about the embedded log itself don't run on Kafka."""
+    others = [item for item in items if item.get_closest_marker("embedded") and _log_of(item) == "kafka"]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _log_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return "" if callspec is None else str(callspec.params.get("world", ""))
+
+
+@pytest.fixture(scope="session", params=["embedded", "kafka"])
+def world(request: pytest.FixtureRequest) -> Iterator[MailWorld]:
+    """The running peers, first around a Postrail on the embedded log, then around one whose services share Kafka."""
+    broker = request.getfixturevalue("kafka_broker") if request.param == "kafka" else None
+    with mail_world(broker.bootstrap if broker is not None else None) as running:
         yield running
 
 

@@ -90,6 +90,7 @@ def test_send_test_is_accepted_and_delivered(world: MailWorld, postrail: Postrai
     assert "535" in done.stderr
 
 
+@pytest.mark.embedded
 def test_send_test_says_that_nobody_listens(own_postrail: PostrailProcess) -> None:
     own_postrail.write_config()
     done = own_postrail.run("send-test", "user@receiver.test")
@@ -110,6 +111,7 @@ def test_written_configuration_is_complete_but_for_what_it_names(tmp_path: Path)
         assert part in checked.stderr
 
 
+@pytest.mark.embedded
 def test_steps_that_init_names_lead_to_a_configuration_that_passes(tmp_path: Path, world: MailWorld) -> None:
     written = run_command("init", "--hostname", "mail.example.net", "--domain", "example.net", folder=tmp_path).stdout
     step = re.search(r"postrail (dkim generate .*?)  ", written)
@@ -127,6 +129,7 @@ def test_steps_that_init_names_lead_to_a_configuration_that_passes(tmp_path: Pat
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize(
     ("change", "place"),
     [
@@ -153,6 +156,7 @@ def test_missing_configuration_says_how_to_write_one(tmp_path: Path) -> None:
     assert "postrail init" in done.stderr
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("workers", [1, 2])
 def test_second_start_on_the_same_data_directory_is_refused(own_postrail: PostrailProcess, workers: int) -> None:
     own_postrail.workers = workers
@@ -173,6 +177,7 @@ def test_second_start_on_the_same_data_directory_is_refused(own_postrail: Postra
     own_postrail.stop()
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("which", ["listener", "health"])
 def test_port_that_is_taken_is_named(own_postrail: PostrailProcess, which: str) -> None:
     with socket.socket() as other:
@@ -196,6 +201,7 @@ def test_interrupt_from_the_keyboard_ends_cleanly(own_postrail: PostrailProcess)
     assert "Traceback" not in own_postrail.log.read_text()
 
 
+@pytest.mark.embedded
 def test_single_service_with_the_embedded_log_is_refused(postrail: PostrailProcess) -> None:
     done = postrail.run("sender")
     assert done.returncode == 78

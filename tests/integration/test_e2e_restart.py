@@ -63,6 +63,7 @@ def test_accepted_mail_survives_the_end_of_the_process(
         assert_each_arrived_once(sink, recipients)
 
 
+@pytest.mark.embedded
 def test_one_worker_delivers_what_several_have_left(world: MailWorld, own_postrail: PostrailProcess) -> None:
     own_postrail.workers = 3
     own_postrail.config["log"]["min_free_bytes"] = "1MiB"
@@ -78,6 +79,7 @@ def test_one_worker_delivers_what_several_have_left(world: MailWorld, own_postra
         assert_each_arrived_once(sink, recipients)
 
 
+@pytest.mark.embedded
 def test_worker_that_dies_is_started_again_and_its_mail_delivered(
     world: MailWorld, own_postrail: PostrailProcess
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.dns_server import BROKEN, DnsServer, serving, zone_text
 from tests.support.dovecot import Dovecot
 from tests.support.postfix import Postfix
 from tests.support.postrail_process import PostrailProcess, run_command
+from tests.support.postrail_services import PostrailServices
 from tests.support.processes import daemon_folder, free_port
 from tests.support.smtp_tools import SmtpSink
 
@@ -60,6 +62,8 @@ class MailWorld:
     dovecot: Dovecot
     mx_port: int
     dkim_records: dict[str, str]
+    kafka: str | None
+    """The brokers' address, where Postrail uses them; None: the embedded log."""
     _config: dict[str, Any]
 
     def config(self) -> dict[str, Any]:
@@ -68,13 +72,20 @@ class MailWorld:
         for listener in config["ingress"]["listeners"]:
             listener["port"] = free_port()
         config["health"]["port"] = free_port()
+        if self.kafka is not None:
+            config["log"]["kafka"]["topic_prefix"] = f"t{uuid.uuid4().hex[:10]}."
         return config
 
     @contextlib.contextmanager
     def postrail(self, config: dict[str, Any] | None = None, *, workers: int = 1) -> Iterator[PostrailProcess]:
-        """A Postrail that is not started yet, and is killed at the end."""
+        """A Postrail that is not started yet, and is killed at the end: on Kafka, each service is a process of its own."""
         with daemon_folder("postrail") as folder:
-            process = PostrailProcess(folder, config or self.config(), workers=workers)
+            described = config or self.config()
+            process = (
+                PostrailProcess(folder, described, workers=workers)
+                if self.kafka is None
+                else PostrailServices(folder, described)
+            )
             try:
                 yield process
             finally:
@@ -179,8 +190,12 @@ def _make_keys(folder: Path) -> tuple[str, dict[str, str], dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def mail_world() -> Iterator[MailWorld]:
-    """Start all peers; stop them at the end."""
+def mail_world(kafka: str | None = None) -> Iterator[MailWorld]:
+    """Start all peers; stop them at the end.
+
+    Args:
+        kafka: the brokers on which Postrail's log is to be; None: the embedded log.
+    """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(daemon_folder("world"))
         dkim_zone, dkim_records, signing = _make_keys(folder)
@@ -196,7 +211,20 @@ def mail_world() -> Iterator[MailWorld]:
         stack.callback(dovecot.stop)
         dovecot.start()
         config = {**_base_config(folder, dns.nameserver, mx_port, dovecot), "signing": signing}
-        yield MailWorld(folder, dns, postfix, sink, dovecot, mx_port, dkim_records, config)
+        if kafka is not None:
+            config["log"] = {"kind": "kafka", "kafka": _kafka_config(kafka)}
+        yield MailWorld(folder, dns, postfix, sink, dovecot, mx_port, dkim_records, kafka, config)
+
+
+def _kafka_config(bootstrap: str) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": bootstrap.split(","),
+        "partitions": 3,
+        "replication_factor": 1,
+        "min_insync_replicas": 1,
+        "session_timeout_seconds": 6,
+        "rebalance_timeout_seconds": 15,
+    }
 
 
 def _below(folder: Path, name: str) -> Path:

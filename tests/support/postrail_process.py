@@ -83,19 +83,20 @@ class PostrailProcess:
 
     def ready(self) -> bool:
         """Whether every worker says that it is."""
-        return all(self._ready(worker) for worker in range(self.workers))
+        first = int(self.config["health"]["port"])
+        return all(self._answers(first + worker) for worker in range(self.workers))
 
-    def _ready(self, worker: int) -> bool:
+    def _answers(self, port: int) -> bool:
         with contextlib.suppress(OSError, urllib.error.URLError):
-            return bool(self._fetch("readyz", worker))
+            return bool(self._fetch_from("readyz", port))
         return False
 
     def metrics(self, worker: int = 0) -> str:
         """The text of /metrics."""
-        return self._fetch("metrics", worker)
+        return self._fetch_from("metrics", int(self.config["health"]["port"]) + worker)
 
-    def _fetch(self, path: str, worker: int) -> str:
-        port = int(self.config["health"]["port"]) + worker
+    @staticmethod
+    def _fetch_from(path: str, port: int) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
             return str(answer.read().decode())
 

@@ -25,6 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for service in SERVICES:
         parser = subparsers.add_parser(service, help=f"run {service} alone (needs the Kafka log)")
         parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+        parser.add_argument(
+            "--health-port", type=int, metavar="PORT", help="where several run on one machine; default: health.port"
+        )
         if service == "sender":
             parser.add_argument("--pool", metavar="P", help="send this pool's mail only; default: all pools'")
             parser.add_argument(
@@ -47,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIGURATION
+    if args.health_port is not None:
+        config = config.model_copy(update={"health": config.health.model_copy(update={"port": args.health_port})})
     clients = config.ingress.limits.max_connections if args.command == "ingress" else 0
     make = partial(Member, config, [args.command], pool=args.pool, group=args.destination)
     return run_process(config, make, clients=clients)

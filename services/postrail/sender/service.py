@@ -99,8 +99,7 @@ class SenderService:
     async def start(self) -> None:
         """Join the groups and begin to send; raises LogError."""
         self._outcomes.start()
-        for intake in self._intakes:
-            await intake.start()
+        await asyncio.gather(*(intake.start() for intake in self._intakes))
         self._measuring = asyncio.create_task(self._measure(), name="sender measures")
 
     async def drain(self) -> None:
