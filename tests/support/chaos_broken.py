@@ -1,7 +1,7 @@
 """Deliberately broken builds: what the ledger must catch, or it proves nothing.
 
 Owns the breakages, each of which replaces one method of a log in the process that applies it. Only `chaos_launcher` and
-`broken_start` apply them; no test runs with one in its own process.
+`service_launcher` apply them; no test runs with one in its own process.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,29 @@ from tests.support.chaos_books import Books
 from tests.support.chaos_injector import Injector
 from tests.support.chaos_world import DOMAINS, configuration, receivers_of
 from tests.support.processes import daemon_folder, free_port, tail
+from tests.support.service_launcher import LAUNCHER, Launched
 
 SERVICES = ("sender", "scheduler", "routing", "signing", "ingress")
 """Downstream first: the order in which they are started."""
 START_SECONDS = 45.0
 STOP_SECONDS = 30.0
 GROUP = "default"
-_REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(slots=True)
 class Member:
-    """One service process. `name` is `sender`, or `sender-2` for another of the same service."""
+    """One service process. `name` is `sender`, or `sender-2` for another of the same service.
+
+    Attributes:
+        has_place: it comes back under its name within its groups, as a pod does, and gets its partitions back at once.
+    """
 
     name: str
     folder: Path
     config_file: Path
-    command: Sequence[str] = ("postrail",)
-    _process: asyncio.subprocess.Process | None = None
+    breakage: str | None = None
+    has_place: bool = False
+    _process: Launched | None = None
 
     @property
     def output(self) -> Path:
@@ -66,20 +71,21 @@ class Member:
         """Start the process; it is not ready yet."""
         with self.output.open("ab") as output:
             output.write(b"--- start\n")
-            output.flush()
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.command, self.name.partition("-")[0], "--config", str(self.config_file)),
-                cwd=_REPOSITORY,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        arguments = [self.name.partition("-")[0], "--config", str(self.config_file)]
+        environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "HOSTNAME": self.name} if self.has_place else {}
+        launch = partial(LAUNCHER.launch, arguments, self.output, environment, self.breakage)
+        self._process = await asyncio.to_thread(launch)
 
     def is_ready(self) -> bool:
         """Whether this life said so."""
         life = self.output.read_text(encoding="utf-8", errors="replace").rpartition("--- start\n")[2]
         return any(_event(line) == "ready" for line in life.splitlines())
+
+    @property
+    def pid(self) -> int:
+        """Of the last life."""
+        assert self._process is not None
+        return self._process.pid
 
     def signal(self, number: int) -> None:
         assert self._process is not None
@@ -114,7 +120,8 @@ class KafkaWorld:
     """Services and their surroundings. Made by `kafka_world`; nothing runs before `start`.
 
     Attributes:
-        breakage: one of `chaos_broken`, for all services.
+        breakage: one of `chaos_broken`, for what is started from now on.
+        have_places: what is started from now on comes back under its name (`Member.has_place`).
     """
 
     system: System
@@ -123,6 +130,7 @@ class KafkaWorld:
     injector: Injector
     bootstrap: str
     breakage: str | None = None
+    have_places: bool = False
     members: dict[str, Member] = field(default_factory=dict)
 
     @property
@@ -142,8 +150,8 @@ class KafkaWorld:
 
     async def begin(self, name: str) -> Member:
         """Start one service; it is not ready yet."""
-        command = ("tests.support.broken_start", self.breakage) if self.breakage else ("postrail",)
-        member = self.members.setdefault(name, Member(name, self.system.folder, self.system.config_file, command))
+        member = self.members.setdefault(name, Member(name, self.system.folder, self.system.config_file))
+        member.breakage, member.has_place = self.breakage, self.have_places
         await member.begin()
         return member
 
@@ -153,12 +161,11 @@ class KafkaWorld:
         await self.until("the services are ready", lambda: all(map(_ready, begun)), START_SECONDS)
 
     async def stop(self, *names: str) -> None:
-        """End these services (all) as pods are ended, upstream first; their status must be 0."""
-        wanted = [self.members[name] for name in names] or list(reversed(self.members.values()))
-        for member in wanted:
-            if member.runs:
-                status = await member.stop()
-                assert status == 0, f"SIGTERM ended it with {status}\n{member.said()}"
+        """End these services (all) as pods are ended, at the same time; their status must be 0."""
+        wanted = [self.members[name] for name in names] or list(self.members.values())
+        running = [member for member in wanted if member.runs]
+        for member, status in zip(running, await asyncio.gather(*(member.stop() for member in running)), strict=True):
+            assert status == 0, f"SIGTERM ended it with {status}\n{member.said()}"
 
     async def until(self, what: str, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until something in this process is so."""
