@@ -18,6 +18,10 @@ from postrail.cli.exit_status import EXIT_USAGE
 from postrail.shell import openssl_cpu
 
 
+_SIGNING_COMMANDS = frozenset({"up", "signing"})
+"""Those that sign mail."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -37,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     args = parser().parse_args(argv)
-    if argv is None and args.command == "up":
+    if argv is None and args.command in _SIGNING_COMMANDS:
         _choose_rsa_routine()
     try:
         return int(args.run(args))
