@@ -17,7 +17,6 @@ from postrail.cli import configure, dead_letters, demo, dkim, explain, queue, se
 from postrail.cli.exit_status import EXIT_USAGE
 from postrail.shell import openssl_cpu
 
-
 _SIGNING_COMMANDS = frozenset({"up", "signing"})
 """Those that sign mail."""
 
