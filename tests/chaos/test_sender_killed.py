@@ -5,24 +5,12 @@ import random
 
 import pytest
 
-from postrail.demo.receivers import HANG, TAKE_AND_HANG, Behaviour, Session
+from postrail.demo.receivers import HANG, TAKE_AND_HANG, Behaviour
+from tests.support.chaos_behaviours import HangsAt
 from tests.support.chaos_peer import StoppingPeer
 from tests.support.chaos_world import ChaosWorld, assert_even, assert_nothing_lost, chaos_world
 
 DOMAIN = "alpha.example"
-
-
-class HangsAt(Behaviour):
-    """Answers nothing at one point of the dialogue, and tells who got there."""
-
-    def __init__(self, point: str, answer: str = HANG) -> None:
-        self.reached: list[str] = []
-        setattr(self, point, self._hang)
-        self._answer = answer
-
-    def _hang(self, session: Session, *_: object) -> str:
-        self.reached += session.recipients or [""]
-        return self._answer
 
 
 async def submit(world: ChaosWorld, count: int = 3) -> list[str]:
