@@ -109,7 +109,7 @@ async def test_a_batch_that_the_broker_finds_too_large_is_taken_apart(config: Ka
 async def test_a_producer_that_is_refused_is_replaced(config: KafkaConfig) -> None:
     async with kafka_log(config) as log:
         await log.append(numbered("accepted.bulk", 1))
-        session = log._producer._session
+        session = log._producer._sessions.current
         assert session is not None
         outer = KafkaPartition(f"{config.topic_prefix}accepted.bulk", 0)
         session.producer._txn_manager.increment_sequence_number(outer, 5)  # as a batch that failed leaves it
@@ -117,7 +117,7 @@ async def test_a_producer_that_is_refused_is_replaced(config: KafkaConfig) -> No
             await log.append(numbered("accepted.bulk", 1))
         await log.append(numbered("accepted.bulk", 1, start=1))
         assert log.problem() is None
-        assert log._producer._session is not session
+        assert log._producer._sessions.current is not session
         assert values(await read(await log.consumer(["accepted.bulk"], "g"), 2)) == [b"0", b"1"]
 
 

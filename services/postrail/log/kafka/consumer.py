@@ -1,14 +1,15 @@
 """One member of a group as services see it: polls, pauses, lag, lease, and what happens when partitions change hands.
 
-Owns the records fetched ahead, and the order: what was revoked is handed out no more, then the service finishes with it, then
-its commits are stored, then the group goes on; what was assigned is handed out when the service has heard of it. A
-background task always fetches; processing never holds it up. Neighbours: `member`, `commits`, `buffers`.
+Owns the order of things: what was revoked is handed out no more, then the service finishes with it, then its commits are
+stored, then the group goes on; what was assigned is handed out when the service has heard of it. A background task always
+fetches; processing never holds it up. Neighbours: `member`, `commits`, `prefetch`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -20,21 +21,21 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from postrail.core.log_config import KafkaConfig
 from postrail.log.interface import LogUnavailable, Rebalance, Record, TopicPartition
 from postrail.log.kafka import faults, metrics
-from postrail.log.kafka.buffers import Buffer
 from postrail.log.kafka.catalogue import Catalogue, parse_progress
 from postrail.log.kafka.commits import Commits
 from postrail.log.kafka.connection import Connection
 from postrail.log.kafka.member import Member
+from postrail.log.kafka.prefetch import Prefetch
 from postrail.log.kafka.records import FetchedRecord
 from postrail.log.progress import Progress
-from postrail.log.shares import Shares
 from postrail.shell import logs
 
 LOG = logs.logger("log")
 
-MIN_SHARE_BYTES = 128 << 10
 OFFSETS_TIMEOUT_MILLISECONDS = 10_000
 RETRY_SECONDS = 0.5
+TROUBLE_SECONDS = 10.0
+"""So long a failure counts as a problem."""
 REFRESH_SECONDS = 5.0
 
 
@@ -60,16 +61,14 @@ class KafkaConsumer:
         self._loop = asyncio.get_running_loop()
         self._inner = {catalogue.outer(topic): topic for topic in self.topics}
         self.member = Member(config, connection, catalogue.outer(group), tuple(self._inner), instance)
-        self._shares = Shares(self.topics)
-        self._buffers: dict[KafkaPartition, Buffer] = {}
-        self._ready: dict[str, list[Buffer]] = {topic: [] for topic in self.topics}
+        self._ahead = Prefetch(self.topics, self._inner, config.fetch_bytes, self.member.hold, self.member.release)
         self._owned: frozenset[TopicPartition] = frozenset()
-        self._paused: set[TopicPartition] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._first = self._loop.create_future()
         self._pump_task: asyncio.Task[None] | None = None
         self._commits: Commits | None = None
         self._trouble: str | None = None
+        self._failed_at = -math.inf
         self._closed: str | None = None
         self._changing = asyncio.Lock()
         self._refreshed_at = time.monotonic()
@@ -98,7 +97,7 @@ class KafkaConsumer:
     @property
     def assigned(self) -> Sequence[TopicPartition]:
         """The partitions that this member reads now."""
-        return [buffer.where for buffers in self._ready.values() for buffer in buffers]
+        return self._ahead.open
 
     async def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
         """As `Consumer.poll`."""
@@ -106,7 +105,7 @@ class KafkaConsumer:
         while True:
             if self._closed is not None:
                 raise LogUnavailable(self._closed)
-            records = self._take(max_records)
+            records = self._ahead.take(max_records) if self.lease_seconds() > 0 else []  # stale: others may have them
             remaining = deadline - self._loop.time()
             if records or remaining <= 0:
                 return records
@@ -122,54 +121,22 @@ class KafkaConsumer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _take(self, max_records: int) -> list[Record]:
-        if self.lease_seconds() <= 0:
-            return []  # another member may have them by now
-        ready = [
-            topic
-            for topic, buffers in self._ready.items()
-            if any(buffer.records and not buffer.paused for buffer in buffers)
-        ]
-        return self._shares.take(ready, max_records, self._take_topic) if ready else []
-
-    def _take_topic(self, topic: str, limit: int) -> list[Record]:
-        taken: list[Record] = []
-        buffers = self._ready[topic]
-        for buffer in list(buffers):
-            if len(taken) >= limit:
-                break
-            if buffer.records and not buffer.paused:
-                taken += buffer.take(limit - len(taken))
-                buffers.remove(buffer)  # it comes last next time
-                buffers.append(buffer)
-                if buffer.held and buffer.size_bytes < self._share_bytes() // 2:
-                    buffer.held = False
-                    self.member.release(buffer.outer)
-        return taken
-
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """As `Consumer.pause`."""
-        self._paused.update(partitions)
-        self._apply_paused()
+        self._ahead.pause(partitions)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """As `Consumer.resume`."""
-        self._paused.difference_update(partitions)
-        self._apply_paused()
+        self._ahead.resume(partitions)
         self._wake()
 
     def owns(self, where: TopicPartition) -> bool:
         """Whether commits for this partition are this member's."""
         return where in self._owned
 
-    def _apply_paused(self) -> None:
-        for buffer in self._buffers.values():
-            buffer.paused = buffer.where in self._paused
-
     def lag(self) -> int:
         """As `Consumer.lag`, as of the last fetch of each partition."""
-        highwater = self.member.highwater
-        return sum(buffer.lag(highwater(buffer.outer)) for buffers in self._ready.values() for buffer in buffers)
+        return self._ahead.lag(self.member.highwater)
 
     def lease_seconds(self) -> float:
         """As `Consumer.lease_seconds`."""
@@ -230,7 +197,6 @@ class KafkaConsumer:
             except (errors.KafkaError, OSError) as error:
                 failed = error
             if found:
-                self._trouble = None
                 self._push(found)
             if found or not leased:
                 self._wake()
@@ -238,54 +204,37 @@ class KafkaConsumer:
             if failed is not None:
                 self._failed(failed)
                 await asyncio.sleep(RETRY_SECONDS)
+            elif time.monotonic() - self._failed_at > TROUBLE_SECONDS:
+                self._trouble = None
             if time.monotonic() - self._refreshed_at > REFRESH_SECONDS:
                 await self._refresh_ends()
 
     def _failed(self, error: BaseException) -> None:
+        self._failed_at = time.monotonic()
         self._trouble = f"Kafka at {self._servers}, group {self.group}: {type(error).__name__}: {error}"
         LOG.error("fetch_failed", group=self.group, problem=self._trouble)
         if not self._first.done() and isinstance(error, faults.REFUSED):
             self._first.set_exception(LogUnavailable(self._trouble))
 
     def _push(self, found: Mapping[KafkaPartition, Sequence[FetchedRecord]]) -> None:
-        share = self._share_bytes()
-        for where, records in found.items():
-            if not records:
-                continue
-            buffer = self._buffer(where)  # may come before `given` is called
-            if not buffer.push(records):
-                LOG.error(
-                    "offsets_went_back", topic=where.topic, partition=where.partition, advice="was the topic made anew?"
-                )
-                self.member.coordinator.request_rejoin()
-            elif buffer.size_bytes >= share and not buffer.held:
-                buffer.held = True
-                self.member.hold(where)
-
-    def _buffer(self, where: KafkaPartition) -> Buffer:
-        buffer = self._buffers.get(where)
-        if buffer is None:
-            inner = TopicPartition(self._inner[where.topic], where.partition)
-            buffer = self._buffers[where] = Buffer(inner, where)
-        return buffer
-
-    def _share_bytes(self) -> int:
-        return max(MIN_SHARE_BYTES, self._config.fetch_bytes // max(1, len(self._buffers)))
+        for where in self._ahead.push(found):
+            LOG.error("offsets_went_back", topic=where.topic, partition=where.partition, advice="was it made anew?")
+            self.member.coordinator.request_rejoin()
 
     def fetched_bytes(self) -> int:
         """What waits to be taken."""
-        return sum(buffer.size_bytes for buffer in self._buffers.values())
+        return self._ahead.size_bytes
 
     async def _refresh_ends(self) -> None:
         """Partitions that are not fetched now grow, too: ask for their ends, for `lag`."""
         self._refreshed_at = time.monotonic()
-        held = [where for where, buffer in self._buffers.items() if buffer.held]
+        held = self._ahead.held
         if held:
             with contextlib.suppress(errors.KafkaError, OSError, TimeoutError):
                 ends = await self.member.fetcher.end_offsets(held, OFFSETS_TIMEOUT_MILLISECONDS)
                 for where, end in ends.items():
-                    if where in self._buffers:
-                        self._buffers[where].end = end
+                    if where in self._ahead.buffers:
+                        self._ahead.buffers[where].end = end
 
     # Rebalancing
 
@@ -296,10 +245,7 @@ class KafkaConsumer:
 
     async def _let_go(self) -> None:
         lost = sorted(self._owned)
-        for buffers in self._ready.values():
-            buffers.clear()
-        self._buffers.clear()
-        self._paused.clear()
+        self._ahead.drop()
         if self._on_revoked is not None and lost:
             seconds = max(1.0, self.member.coordinator.rebalance_seconds())
             try:
@@ -318,18 +264,16 @@ class KafkaConsumer:
         async with self._changing:
             if self._closed is not None:
                 return
-            buffers = sorted(map(self._buffer, partitions), key=lambda buffer: buffer.where)
+            buffers = sorted(map(self._ahead.buffer, partitions), key=lambda buffer: buffer.where)
             self._owned = frozenset(buffer.where for buffer in buffers)
             try:
-                await self._position(list(self._buffers))
+                await self._position(list(self._ahead.buffers))
                 if self._on_assigned is not None and buffers:
                     await self._on_assigned([buffer.where for buffer in buffers])
             except Exception as error:
                 self._not_taken_over(error)
                 return
-            for buffer in buffers:
-                self._ready[buffer.where.topic].append(buffer)
-            self._apply_paused()
+            self._ahead.start(buffers)
         if not self._first.done():
             self._first.set_result(None)
         self._wake()
@@ -340,6 +284,7 @@ class KafkaConsumer:
         if not self._first.done():
             self._first.set_exception(error)
             return
+        self._failed_at = time.monotonic()
         self._trouble = f"partitions of the group {self.group} were not taken over: {type(error).__name__}: {error}"
         self._loop.call_later(RETRY_SECONDS, self.member.coordinator.request_rejoin)
 
@@ -365,7 +310,7 @@ class KafkaConsumer:
             return
         committed, firsts, ends = await self._standing(partitions)
         anew: dict[TopicPartition, Progress] = {}
-        for where, buffer in self._buffers.items():
+        for where, buffer in self._ahead.buffers.items():
             value = committed.get(where)
             progress = Progress(0) if value is None else parse_progress(self.group, value.offset, value.metadata)
             if progress.low > ends[where]:

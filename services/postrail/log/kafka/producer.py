@@ -1,9 +1,7 @@
 """Appends records: bundles what comes within a few milliseconds, and what comes while a batch is on its way.
 
-Owns the sending, the deadlines, and the replacement of aiokafka's producer. An idempotent producer of aiokafka that failed a
-batch has a gap in its numbers and is refused from then on, and one whose broker does not answer tries for ever; so a
-producer that failed, or did not answer in time, gets nothing new, and another one takes its place. A record is never sent
-twice by this module unless the broker said that it did not store it. Neighbours: `outbox`, `faults`.
+Owns the sending and the deadlines. A record is never sent twice by this module unless the broker said that it did not store
+it. Neighbours: `sessions` (aiokafka's producers), `outbox` (what waits), `faults`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, codec, errors
+from aiokafka import errors
 
 from postrail.core.log_config import KafkaConfig
 from postrail.log.interface import Append, LogError, LogUnavailable, Position, RecordTooLarge
@@ -23,49 +21,18 @@ from postrail.log.kafka.catalogue import Catalogue
 from postrail.log.kafka.connection import Connection
 from postrail.log.kafka.outbox import Call, Item, Queue
 from postrail.log.kafka.records import BODY_HEADER, RECORD_OVERHEAD_BYTES, Headers, body_of, partition_of
+from postrail.log.kafka.sessions import IN_FLIGHT_SECONDS, Batch, Session, Sessions
 from postrail.shell import logs
 
 LOG = logs.logger("log")
 
-BATCH_BYTES = 512 << 10
-"""One batch, uncompressed: compressing it stops the event loop for a millisecond or two."""
 ROUND_BYTES = 2 << 20
 """All batches that are sent at a time to one broker."""
-IN_FLIGHT_SECONDS = 5.0
-"""A batch has at least so long for its answer, however long its records waited before."""
 DOWN_SECONDS = 5.0
 """When no broker could be reached for so long, appends fail at once instead of waiting."""
-ZSTD_LEVEL = 1
-"""Half the CPU of aiokafka's 3 for a tenth more bytes; it has no setting for it."""
 TICK_SECONDS = 0.25
 LATE_SECONDS = 1.0
-RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-CLOSE_SECONDS = 5.0
 _NO_HEADERS: Headers = []
-
-
-class Session:
-    """One of aiokafka's producers. `pending`: its batches that wait for an answer."""
-
-    __slots__ = ("pending", "producer", "retired")
-
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.producer = producer
-        self.pending: set[Batch] = set()
-        self.retired = False
-
-
-class Batch:
-    """Records of one partition on their way."""
-
-    __slots__ = ("deadline", "future", "items", "leader", "queue", "sent_at", "session", "size_bytes")
-
-    def __init__(self, session: Session, queue: Queue, leader: int | None, items: list[Item], sent_at: float) -> None:
-        self.session, self.queue, self.leader, self.items = session, queue, leader, items
-        self.sent_at = sent_at
-        self.deadline = max(sent_at + IN_FLIGHT_SECONDS, items[0].call.deadline)
-        self.size_bytes = sum(item.size_bytes for item in items)
-        self.future: asyncio.Future[Any] | None = None
 
 
 class Producer:
@@ -74,14 +41,10 @@ class Producer:
     def __init__(self, config: KafkaConfig, connection: Connection, catalogue: Catalogue) -> None:
         self._config, self._connection, self._catalogue = config, connection, catalogue
         self._loop = asyncio.get_running_loop()
-        codec.zstd_encode.__defaults__ = (ZSTD_LEVEL,)
         self._queues: dict[str, list[Queue]] = {}
         self._dirty: dict[Queue, None] = {}
         self._busy: dict[int, int] = {}
-        self._session: Session | None = None
-        self._retired: set[Session] = set()
-        self._connecting: asyncio.Task[None] | None = None
-        self._discarding: set[asyncio.Task[None]] = set()
+        self._sessions = Sessions(config, connection, self._flush)
         self._flusher: asyncio.Task[None] | None = None
         self._again = False
         self._timer: asyncio.TimerHandle | None = None
@@ -90,8 +53,6 @@ class Producer:
         self._waiting_bytes = 0
         self._room: list[asyncio.Future[None]] = []
         self._closed = False
-        self._down_since: float | None = None
-        self._trouble: str | None = None
         self._idle: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
@@ -100,27 +61,23 @@ class Producer:
         Raises:
             LogUnavailable: the brokers don't answer within the delivery timeout.
         """
-        self._reconnect()
-        assert self._connecting is not None
-        done, _ = await asyncio.wait([self._connecting], timeout=self._config.delivery_timeout_seconds)
-        if not done:
-            self._connecting.cancel()
-            raise LogUnavailable(self._trouble or faults.unreachable(self._connection.servers, "no answer").args[0])
+        await self._sessions.open()
         self._ticked_at = self._loop.time()
         self._tick()
 
     def problem(self) -> str | None:
         """What is wrong now."""
-        return self._trouble
+        return self._sessions.trouble
 
     async def append(self, appends: Sequence[Append]) -> list[Position]:
         """As `Log.append`."""
         if not appends:
             return []
         now = self._loop.time()
-        if self._down_since is not None and now - self._down_since > DOWN_SECONDS:
+        down_since = self._sessions.down_since
+        if down_since is not None and now - down_since > DOWN_SECONDS:
             metrics.FAILURES.labels("expired").inc()
-            raise LogUnavailable(self._trouble)
+            raise LogUnavailable(self._sessions.trouble)
         known = self._queues
         for append in appends:
             if append.topic not in known:
@@ -182,8 +139,8 @@ class Producer:
             self._timer = None
         if self._flusher is not None and not self._flusher.done():
             self._again = True
-        elif self._session is not None and self._dirty:
-            self._flusher = self._loop.create_task(self._send_all(self._session))
+        elif self._sessions.current is not None and self._dirty:
+            self._flusher = self._loop.create_task(self._send_all(self._sessions.current))
 
     async def _send_all(self, session: Session) -> None:
         cluster = session.producer.client.cluster
@@ -257,13 +214,13 @@ class Producer:
             metrics.RECORDS.inc(len(batch.items))
             metrics.BATCHES.inc()
             metrics.APPEND_SECONDS.observe(self._loop.time() - batch.sent_at)
-            self._trouble = None
+            self._sessions.trouble = None
             topic, partition = batch.queue.topic[len(self._config.topic_prefix) :], batch.queue.partition
             for number, item in enumerate(batch.items):
                 item.call.stored(item.place, Position(topic, partition, base + number))
             self._settled(batch)
             return
-        self._retire(batch.session)
+        self._sessions.retire(batch.session)
         if isinstance(error, errors.MessageSizeTooLargeError) and len(batch.items) > 1:
             batch.queue.put_back(batch.items)
             batch.size_bytes = 0
@@ -276,7 +233,7 @@ class Producer:
         too_large = isinstance(error, RecordTooLarge)
         metrics.FAILURES.labels("too_large" if too_large else reason).inc(len({item.call for item in batch.items}))
         if not too_large:
-            self._trouble = str(error)
+            self._sessions.trouble = str(error)
         LOG.error("append_failed", topic=batch.queue.topic, partition=batch.queue.partition, problem=str(error))
         for item in batch.items:
             item.call.failed(error)
@@ -293,8 +250,7 @@ class Producer:
             self._dirty[queue] = None
         if self._dirty and (batch.leader is None or not self._busy[batch.leader]):
             self._loop.call_soon(self._flush)
-        if session.retired and not session.pending:
-            self._discard(session)
+        self._sessions.settled(session)
         self._tell_idle()
 
     def _tell_idle(self) -> None:
@@ -313,11 +269,13 @@ class Producer:
         self._ticked_at = now
         if now - before > LATE_SECONDS:
             return  # this process stood still: let the answers in first that came meanwhile
-        for session in (*self._retired, self._session):
-            for batch in list(session.pending) if session is not None else ():
+        for session in self._sessions.all():
+            for batch in list(session.pending):
                 if batch.deadline <= now:
                     self._give_up(batch, now)
-        error = LogUnavailable(self._trouble or f"Kafka at {self._connection.servers} did not take a record in time")
+        error = LogUnavailable(
+            self._sessions.trouble or f"Kafka at {self._connection.servers} did not take a record in time"
+        )
         for queue in (each for queues in self._queues.values() for each in queues if each.items):
             self._dirty[queue] = None
             if not queue.in_flight and (freed := queue.expire(now, error)):
@@ -330,82 +288,9 @@ class Producer:
     def _give_up(self, batch: Batch, now: float) -> None:
         waited = now - batch.sent_at
         text = f"no acknowledgement within {waited:.0f} s for a record of {batch.queue.topic}, partition {batch.queue.partition}"
-        self._retire(batch.session)
+        self._sessions.retire(batch.session)
         self._fail(batch, LogUnavailable(f"Kafka at {self._connection.servers}: {text}"), "unacknowledged")
         self._settled(batch)
-
-    # Replacement
-
-    def _retire(self, session: Session) -> None:
-        """Give this producer nothing more, and get another."""
-        if session.retired:
-            return
-        session.retired = True
-        self._retired.add(session)
-        metrics.REPLACEMENTS.inc()
-        if self._session is session:
-            self._session = None
-            if not self._closed:
-                self._reconnect()
-
-    def _reconnect(self) -> None:
-        self._connecting = self._loop.create_task(self._connect())
-
-    async def _connect(self) -> None:
-        attempt = 0
-        config = self._config
-        while not self._closed:
-            producer = AIOKafkaProducer(
-                **self._connection.options("producer", min(10.0, config.delivery_timeout_seconds)),
-                enable_idempotence=True,
-                acks="all",
-                compression_type=None if config.compression == "none" else config.compression,
-                max_batch_size=BATCH_BYTES,
-                max_request_size=config.max_record_bytes + BATCH_BYTES,
-                linger_ms=0,
-            )
-            try:
-                await asyncio.wait_for(producer.start(), config.delivery_timeout_seconds)
-            except asyncio.CancelledError:
-                await self._stop(producer)
-                raise
-            except Exception as error:  # all of them mean: not now
-                self._trouble = str(faults.unreachable(self._connection.servers, error))
-                self._down_since = self._down_since or self._loop.time()
-                await self._stop(producer)
-                await asyncio.sleep(RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)])
-                attempt += 1
-                continue
-            self._session = Session(producer)
-            self._down_since = None
-            if attempt:
-                self._trouble = None
-            self._flush()
-            return
-
-    def _discard(self, session: Session) -> None:
-        if session not in self._retired:
-            return
-        self._retired.discard(session)
-        task = self._loop.create_task(self._stop(session.producer))
-        self._discarding.add(task)
-        task.add_done_callback(self._discarding.discard)
-
-    async def _stop(self, producer: AIOKafkaProducer) -> None:
-        """End a producer without sending what it still holds: `AIOKafkaProducer.stop` would try that for ever."""
-        producer._closed = True
-        sender = producer._sender.sender_task
-        if sender is not None:
-            sender.cancel()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(producer.client.close(), CLOSE_SECONDS)
-        if sender is not None:
-            done, _ = await asyncio.wait([sender], timeout=1.0)
-            if not done:  # it waits for a request or for metadata that never come
-                sender.cancel()
-                await asyncio.wait([sender], timeout=1.0)
-            if sender.done() and not sender.cancelled():
-                sender.exception()
 
     async def close(self) -> None:
         """Flush what waits, as long as its deadlines allow; then disconnect."""
@@ -418,11 +303,7 @@ class Producer:
         for handle in (self._timer, self._ticker):
             if handle is not None:
                 handle.cancel()
-        tasks = [task for task in (self._connecting, self._flusher) if task is not None and not task.done()]
-        for task in tasks:
-            task.cancel()
-        sessions = [*self._retired, *([self._session] if self._session else ())]
-        self._session = None
-        await asyncio.gather(*tasks, *(self._stop(session.producer) for session in sessions), return_exceptions=True)
-        if self._discarding:
-            await asyncio.wait(self._discarding, timeout=CLOSE_SECONDS)
+        if self._flusher is not None and not self._flusher.done():
+            self._flusher.cancel()
+            await asyncio.wait([self._flusher])
+        await self._sessions.close()
