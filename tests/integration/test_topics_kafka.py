@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,7 @@ def write(tmp_path: Path, kafka_broker: KafkaBroker, kafka_prefix: str) -> Write
             "data_directory": "data",
             "pools": {"default": {"sources": [source]}},
             "routing": {"groups": ["default"]},
+            "health": {"port": 0},
             "log": {"kind": "kafka", "kafka": described},
         }
         path = tmp_path / "postrail.yaml"
@@ -113,6 +116,27 @@ async def test_service_refuses_a_retention_shorter_than_the_lifetime(write: Writ
     assert re.search(
         "keeps records for 3600 s, but they must be kept 8 days or more.*run: postrail topics apply", str(refused.value)
     )
+
+
+def test_no_service_starts_on_a_topic_that_loses_mail(write: Write, kafka_broker: KafkaBroker) -> None:
+    path = write()
+    topics("apply", path)
+    name = f"{prefix_of(load(path))}signed.bulk"
+    asyncio.run(set_on_topic(kafka_broker.bootstrap, name, retention_ms=7 * 86400 * 1000, max_message_bytes=2 << 20))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "postrail", service, "--config", str(path)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for service in ("sender", "up")
+    ]
+    for process, output in [(process, process.communicate(timeout=60)[1]) for process in started]:
+        assert process.returncode == 69
+        (said,) = [line for line in output.splitlines() if line.startswith("postrail: cannot start")]
+        assert f"topic {name}: retention.ms keeps records for 7 days, but they must be kept 8 days or more" in said
+        assert "run: postrail topics apply" in said
 
 
 def test_apply_corrects_settings_and_leaves_others_alone(write: Write, kafka_broker: KafkaBroker, capsys: Said) -> None:
