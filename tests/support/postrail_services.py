@@ -36,10 +36,10 @@ class PostrailServices(PostrailProcess):
         assert made.returncode == 0, made.stderr
         for service in SERVICES:
             port = self._ports[service] = int(self.config["health"]["port"]) if service == "ingress" else free_port()
-            arguments = [service, "--config", self.config_file, "--health-port", str(port)]
+            arguments: list[str | Path] = [service, "--config", self.config_file, "--health-port", str(port)]
             self._running[service] = Daemon([*COMMAND, *arguments], self.log)
         for service, daemon in self._running.items():
-            daemon.wait_until(f"readyz of {service}", lambda: self.ready(), seconds=START_SECONDS)
+            daemon.wait_until(f"readyz of {service}", self.ready, seconds=START_SECONDS)
 
     def ready(self) -> bool:
         """Whether every service says that it is."""

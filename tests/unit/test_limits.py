@@ -97,3 +97,19 @@ def test_processes_share_the_rates() -> None:
             count += 1
             now += pace.wait_seconds(now)
         assert count <= 25
+
+
+@given(st.integers(1, 200), st.floats(0.0, 3.0))
+def test_owners_that_follow_each_other_exceed_the_limit_by_one_at_most(events: int, switch: float) -> None:
+    times: list[float] = []
+    for start, end, fresh in ((0.0, switch, False), (switch, switch + 1.5, True)):
+        pace = Pace(events, 1.0)
+        if fresh:
+            pace.start_empty(start)
+        now = start + pace.wait_seconds(start)
+        while now < end:
+            pace.take(now)
+            times.append(now)
+            now += max(pace.wait_seconds(now), 1e-9)
+    most = max((sum(1 for at in times if start <= at < start + 1.0 - 1e-6) for start in times), default=0)
+    assert most <= events + 1

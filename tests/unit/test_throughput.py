@@ -1,5 +1,7 @@
 """The wait in a queue is measured over a while, so neither its start nor one hiccup makes a fast site look slow."""
 
+import pytest
+
 from postrail.core.throughput import MEASURE_SECONDS, Throughput
 
 
@@ -54,3 +56,12 @@ def test_a_site_that_stands_still_is_as_slow_as_it_stood_still() -> None:
     throughput = Throughput(0.0, 0.0)
     throughput.begin(100.0)
     assert throughput.wait_seconds(1, 170.0) == 70.0
+
+
+def test_the_share_of_what_is_allowed_is_known_after_the_first_measure() -> None:
+    pace = Throughput(0.1, 0.0)
+    pace.begin(0.0)
+    assert pace.share_used == 0.0
+    for number in range(31):
+        pace.finish(number * 0.2)
+    assert pace.share_used == pytest.approx(0.5)

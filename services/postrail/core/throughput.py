@@ -51,6 +51,11 @@ class Throughput:
         """What each takes, as far as is known."""
         return max(self._least_seconds, self._measured_seconds)
 
+    @property
+    def share_used(self) -> float:
+        """How much of what is allowed is used, from 0 to 1; 0 while it is not known."""
+        return min(1.0, self._least_seconds / self._measured_seconds) if self._measured_seconds else 0.0
+
     def wait_seconds(self, waiting: int, now: float) -> float:
         """How long one more would wait behind so many; at least as long as nothing was served already."""
         return max(waiting * self.seconds_each, now - self._finished_at) if waiting else 0.0

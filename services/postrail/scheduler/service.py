@@ -30,8 +30,7 @@ class SchedulerService:
         found = [seconds for name in self._context.log.topic_names() if (seconds := tier_of(name)) is not None]
         tiers = {*self._context.config.delivery.retry.tiers_seconds, *found}
         self._tiers = [TierReader(self._context, tier) for tier in sorted(tiers)]
-        for tier in self._tiers:
-            await tier.start()
+        await asyncio.gather(*(tier.start() for tier in self._tiers))
 
     async def drain(self) -> None:
         """Finish the transactions under way, release."""

@@ -57,7 +57,12 @@ class Owner(Protocol):
 
 
 class Intake:
-    """One consumer."""
+    """One consumer.
+
+    Attributes:
+        held: records that were taken up and whose outcome is not durable.
+        taken: records that were taken up since the start, those left out that went to another process.
+    """
 
     def __init__(self, log: Log, pool: str, group: str, owner: Owner) -> None:
         self.pool = pool
@@ -65,6 +70,7 @@ class Intake:
         self.name = f"sender.{pool}.{group}"
         self.partitions: dict[TopicPartition, Partition] = {}
         self.held = 0
+        self.taken = 0
         self.has_room = asyncio.Event()
         self.problem: str | None = None
         self._log = log
@@ -143,6 +149,7 @@ class Intake:
                 continue
             self.problem = None
             if records:
+                self.taken += len(records)
                 self._owner.take(self, records)
 
     # partitions come and go

@@ -22,6 +22,7 @@ from postrail.log.interface import Append, Record, TopicPartition
 from postrail.sender import handover
 from postrail.sender.intake import Intake
 from postrail.sender.job import Job, Ownership, Partition
+from postrail.sender.load import Load
 from postrail.sender.outcomes import Outcomes
 from postrail.sender.session import Opening
 from postrail.sender.settling import Settler
@@ -38,15 +39,6 @@ LOG = logs.logger("sender")
 
 # Connections that are open or being opened, by destination group. Nothing to alert on.
 OPEN = Gauge("postrail_sender_connections_open", "Connections.", ["group"])
-# Deliveries in the sender's memory, by pool and group: waiting, in a transaction, or with an outcome not durable yet. Alert
-# when it stays at delivery.max_in_memory for 15 minutes.
-HELD = Gauge("postrail_sender_queue_depth", "Deliveries in memory.", ["pool", "group"])
-# Mail that could be sent now: in memory or in the log for this sender, parked and deferred mail left out. Scaling follows it.
-ELIGIBLE = Gauge("postrail_sender_eligible_deliveries", "Deliveries that could be sent now.", ["pool", "group"])
-# Age of the oldest delivery in memory, since it was taken up. Alert above 300 s.
-OLDEST = Gauge(
-    "postrail_sender_oldest_delivery_age_seconds", "Age of the oldest delivery in memory.", ["pool", "group"]
-)
 # Connections that could not leave, or would not have left, from their source address. Mail for it waits. Alert on any increase.
 SOURCE_MISMATCH = Counter("postrail_sender_source_mismatch_total", "Connections from the wrong source address, closed.")
 # Records that are no deliveries; they went to dead-letters. Alert on any increase.
@@ -94,6 +86,7 @@ class SenderService:
         pools = config.pools if pool is None else (pool,)
         groups = config.routing.groups if group is None else (group,)
         self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in groups]
+        self._load = Load(self._intakes, context.clock)
         self._by_name = {intake.name: intake for intake in self._intakes}
 
     async def start(self) -> None:
@@ -296,6 +289,7 @@ class SenderService:
         forgotten = await handover.give_up(partitions, queues, self._outcomes, self._delivery.drain_seconds)
         self._held -= forgotten
         intake.held -= forgotten
+        intake.taken -= forgotten
         for each in self._intakes:
             each.has_room.set()
 
@@ -329,13 +323,7 @@ class SenderService:
 
     async def _measure(self) -> None:
         while True:
-            for intake in self._intakes:
-                HELD.labels(intake.pool, intake.group).set(intake.held)
-                ELIGIBLE.labels(intake.pool, intake.group).set(intake.held + intake.lag())
-                first = (next(iter(partition.jobs.values()), None) for partition in intake.partitions.values())
-                oldest = min((job.queued_at for job in first if job is not None), default=None)
-                age = 0.0 if oldest is None else max(0.0, self.clock() - oldest)
-                OLDEST.labels(intake.pool, intake.group).set(age)
+            self._load.measure(self._queues.values())
             for queue in list(self._queues.values()):
                 if not queue.connections:
                     self.queue_is_idle(queue)

@@ -184,6 +184,11 @@ class SiteQueue:
         """How long a delivery that comes now would wait."""
         return self._throughput.wait_seconds(self.backlog.depth, self._loop.time())
 
+    def limits_used(self) -> float:
+        """How much of what the receiver allows is in use, from 0 to 1: of the rate or of the connections, whichever is more."""
+        busy = len(self.connections) - len(self._idle)
+        return max(self._throughput.share_used, min(1.0, busy / self.limits.connections))
+
     def parking_seconds(self) -> float:
         """How long until the site can take one more, those parked before it counted."""
         each_seconds = self._throughput.seconds_each
