@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 from argon2 import PasswordHasher
 
-from postrail.cli.queue import Waiting, waiting
+from postrail.cli.queue import Waiting, as_waiting
 from postrail.core.records import EventType
-from postrail.core.topics import EVENTS
+from postrail.core.topics import EVENTS, holds_mail
 from postrail.demo.dns_server import DnsServer
 from postrail.demo.ledger import Balance
 from postrail.demo.receivers import Behaviour, Receiver
@@ -173,7 +173,7 @@ class ChaosWorld:
 
     def waiting(self) -> list[Waiting]:
         """What the queue shows; works in a life and between two."""
-        return [item for path in self.log_files() for item in waiting(path)]
+        return [as_waiting(record) for path in self.log_files() for record in inspect.unfinished(path, holds_mail)]
 
     async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until something in this process is so."""

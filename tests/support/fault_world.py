@@ -20,9 +20,9 @@ from typing import Any
 
 from argon2 import PasswordHasher
 
-from postrail.cli.queue import Waiting, waiting
+from postrail.cli.queue import Waiting, as_waiting
 from postrail.core.records import FINAL_EVENTS, Event, EventType
-from postrail.core.topics import EVENTS
+from postrail.core.topics import EVENTS, holds_mail
 from postrail.demo.credentials import server_context, write_certificate
 from postrail.demo.dns_server import DnsServer
 from postrail.demo.ledger import FIELD, Ledger, body_digest, bounces_in, ledger_id_of
@@ -296,7 +296,11 @@ class FaultWorld:
 
     def waiting(self) -> list[Waiting]:
         """What the queue shows."""
-        return [item for path in inspect.log_files(self.system.folder / "data") for item in waiting(path)]
+        return [
+            as_waiting(record)
+            for path in inspect.log_files(self.system.folder / "data")
+            for record in inspect.unfinished(path, holds_mail)
+        ]
 
     async def until(self, condition: Any, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until something in this process is so."""

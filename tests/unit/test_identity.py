@@ -10,6 +10,7 @@ from postrail.core.identity import (
     RANDOM_CHARACTERS,
     hand_over,
     is_message_id,
+    made_at,
     message_id,
     new_message_id,
     notice_id,
@@ -29,6 +30,7 @@ def test_both_ways_of_making_an_id_give_the_same_form_and_time(now: float) -> No
     assert is_message_id(one)
     assert is_message_id(other)
     assert one[:10] == other[:10]
+    assert abs(made_at(one) - now) <= 0.001, "to the millisecond"
 
 
 def test_later_ids_sort_after_earlier_ones() -> None:

@@ -1,4 +1,4 @@
-"""What the commands that look into the log share: finding the worker files of a configuration and reading them.
+"""What the commands that look into the log share: opening the log of a configuration for reading, and how they print.
 
 Read-only: works beside a running system and without one.
 """
@@ -6,14 +6,20 @@ Read-only: works beside a running system and without one.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.core.config import Config
+from postrail.log.inspect import Inspection
+from postrail.log.interface import LogError
 from postrail.log.sqlite import inspect
+from postrail.log.sqlite.inspection import SqliteInspection
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
 
@@ -37,10 +43,49 @@ def log_files(config: Config) -> list[Path]:
     return found
 
 
-def open_stores(path: Path) -> tuple[Config, list[Path]]:
-    """The configuration and its log files; raises ConfigurationError."""
-    config = load(path)
-    return config, log_files(config)
+@asynccontextmanager
+async def inspecting(config: Config) -> AsyncIterator[Inspection]:
+    """The configuration's log, to be looked at.
+
+    Raises:
+        ConfigurationError: nothing was ever started with this data directory.
+        LogUnavailable: the Kafka cluster cannot be reached.
+    """
+    if config.log.kafka is None or config.log.kind != "kafka":
+        yield SqliteInspection(log_files(config))
+        return
+    from postrail.log.kafka.inspection import open_inspection  # noqa: PLC0415  # the client takes long to load, and few need it
+
+    async with open_inspection(config.log.kafka) as inspection:
+        yield inspection
+
+
+def look(path: Path, ask: Callable[[Inspection], Awaitable[int]]) -> int:
+    """Run a command that asks the log of a configuration file; what prevents it is printed.
+
+    Args:
+        ask: prints, and returns the exit status.
+    """
+    try:
+        config = load(path)
+    except ConfigurationError as error:
+        return _refused(error, EXIT_CONFIGURATION)
+
+    async def run() -> int:
+        async with inspecting(config) as inspection:
+            return await ask(inspection)
+
+    try:
+        return asyncio.run(run())
+    except ConfigurationError as error:
+        return _refused(error, EXIT_CONFIGURATION)
+    except LogError as error:
+        return _refused(error, EXIT_UNAVAILABLE if config.log.kind == "kafka" else EXIT_CONFIGURATION)
+
+
+def _refused(error: Exception, status: int) -> int:
+    print(error, file=sys.stderr)
+    return status
 
 
 def print_json(row: Mapping[str, object]) -> None:

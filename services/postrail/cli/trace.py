@@ -7,43 +7,45 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from postrail.cli.exit_status import EXIT_CONFIGURATION
-from postrail.cli.stores import add_config_option, duration, moment, open_stores, print_json
+from postrail.cli.stores import add_config_option, duration, look, moment, print_json
 from postrail.core import topics
-from postrail.core.identity import is_message_id
+from postrail.core.identity import is_message_id, made_at
 from postrail.core.records import FINAL_EVENTS, Event, EventType
-from postrail.log.interface import LogError
-from postrail.log.sqlite import inspect
-from postrail.shell.configuration import ConfigurationError
+from postrail.core.units import parse_seconds
+from postrail.log.inspect import Inspection
 from postrail.wire.codec import decode_event
+
+CLOCK_DIFFERENCE_SECONDS = 600.0
+"""How far the brokers' clocks may be behind those of whoever makes ids."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("trace", help="tell a message's story", description=__doc__)
     parser.add_argument("message", metavar="MESSAGE-ID", help="Postrail's id, or the Message-ID field")
+    parser.add_argument(
+        "--since",
+        type=ago,
+        metavar="TIME",
+        help="look at the last TIME only, such as 2h or 3d (a Message-ID on Kafka: 1d where not given)",
+    )
     add_config_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the story; 1 when there is no such message."""
-    try:
-        _, files = open_stores(args.config)
-        stories = [_events(files, message_id) for message_id in _identify(files, args.message)]
-    except (ConfigurationError, LogError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_CONFIGURATION
+    return look(args.config, lambda inspection: _run(args, inspection))
+
+
+async def _run(args: argparse.Namespace, inspection: Inspection) -> int:
+    stories = [await _events(inspection, message_id, args.since) for message_id in await _identify(inspection, args)]
     stories = [story for story in stories if story]
     if not stories:
-        print(
-            f"trace: no events of a message {args.message}: it was never accepted here, or its events are older than "
-            "log.keep_events_seconds",
-            file=sys.stderr,
-        )
+        print(f"trace: no events of a message {args.message}{_since(inspection, args)}", file=sys.stderr)
         return 1
     for story in stories:
         if args.json:
@@ -54,28 +56,45 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _identify(files: Sequence[Path], name: str) -> list[str]:
+def ago(text: str) -> float:
+    """`2h` → the Unix time of two hours ago."""
+    try:
+        seconds = parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    assert isinstance(seconds, float)
+    return time.time() - seconds
+
+
+def _since(inspection: Inspection, args: argparse.Namespace) -> str:
+    """What a person should know of a search that found nothing."""
+    if args.since is not None:
+        return f" since {moment(args.since)}: look further back with --since"
+    if not is_message_id(args.message.lower()) and inspection.search_seconds is not None:
+        return f" in the last {duration(inspection.search_seconds)}: look further back with --since"
+    return ": it was never accepted here, or its events are older than log.keep_events_seconds"
+
+
+async def _identify(inspection: Inspection, args: argparse.Namespace) -> list[str]:
     """The message ids that the name stands for; several when a client used a Message-ID twice."""
-    if is_message_id(name.lower()):
-        return [name.lower()]
-    wanted = name.strip("<>")
+    if is_message_id(args.message.lower()):
+        return [args.message.lower()]
+    wanted = args.message.strip("<>")
+    back = inspection.search_seconds
+    since = args.since if args.since is not None else 0.0 if back is None else time.time() - back
     found: dict[str, None] = {}
-    for path in files:
-        for record in inspect.records(path, topics.EVENTS):
-            if wanted.encode() in record.value:
-                event = decode_event(record.value)
-                if event.type is EventType.ACCEPTED and event.header_message_id == wanted:
-                    found[event.message_id] = None
+    async for record in inspection.since(topics.EVENTS, since):
+        if wanted.encode() in record.value:
+            event = decode_event(record.value)
+            if event.type is EventType.ACCEPTED and event.header_message_id == wanted:
+                found[event.message_id] = None
     return list(found)
 
 
-def _events(files: Sequence[Path], message_id: str) -> list[Event]:
-    found = [
-        decode_event(record.value)
-        for path in files
-        for record in inspect.records_by_key(path, topics.EVENTS, message_id.encode())
-    ]
-    return sorted(found, key=lambda event: event.at)
+async def _events(inspection: Inspection, message_id: str, since: float | None) -> list[Event]:
+    begin = made_at(message_id) - CLOCK_DIFFERENCE_SECONDS if since is None else since
+    records = await inspection.keyed(topics.EVENTS, message_id.encode(), begin)
+    return sorted([decode_event(record.value) for record in records], key=lambda event: event.at)
 
 
 def as_json(event: Event) -> dict[str, object]:

@@ -67,6 +67,14 @@ def hand_over(delivery: Delivery) -> str:
     return f"{delivery.delivery_id}#{delivery.parks}" if delivery.parks else delivery.delivery_id
 
 
+def made_at(message_id: str) -> float:
+    """When a message with this id was received, in Unix seconds; for one that `is_message_id`."""
+    value = 0
+    for character in message_id[:10]:
+        value = value << 5 | _ALPHABET.index(character)
+    return value / 1000.0
+
+
 def delivery_id(message_id: MessageId, recipients: Iterable[Recipient], attempt: int) -> DeliveryId:
     """Message id + recipient set + attempt (the first attempt is 1)."""
     digest = blake2b(digest_size=6)

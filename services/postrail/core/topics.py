@@ -70,3 +70,25 @@ def owner_of(topic: str) -> str:
 def is_outbound(topic: str) -> bool:
     """Whether a sender reads it."""
     return topic.startswith(_OUTBOUND)
+
+
+def reader_of(topic: str) -> str | None:
+    """The group that finishes a topic's records; None where nobody does (events, outcomes)."""
+    base = base_of(topic)
+    if is_outbound(topic):
+        return "sender." + base[len(_OUTBOUND) :]
+    return "scheduler" if base.startswith(f"{_DEFERRED}.") else _READERS.get(base)
+
+
+_READERS = {
+    ACCEPTED: "signing",
+    ASIDE: "signing",
+    SIGNED: "routing",
+    DUE: "routing",
+    DEAD_LETTERS: "reinjection",
+}
+
+
+def holds_mail(topic: str) -> bool:
+    """Whether a record of it that is not finished is mail under way, dead letters included."""
+    return reader_of(topic) is not None

@@ -6,7 +6,7 @@ changes a file, takes no lock, and reads in short pages so that it never holds a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +128,21 @@ def pending(source: Source, topic: str, groups: Sequence[str]) -> Iterator[Recor
         for record in _from(source, where, start, state.next):
             if not all(each.includes(record.offset) for each in finished):
                 yield record
+
+
+def unfinished(path: Path, wanted: Callable[[str], bool]) -> Iterator[Record]:
+    """Everything of the wanted topics that is not finished, as the file was at one moment.
+
+    A record waits until every group of its topic is done with it; one of a topic without groups waits for ever.
+    """
+    with view(path) as now:
+        readers: dict[str, set[str]] = {}
+        for group, where in groups(now):
+            readers.setdefault(where.topic, set()).add(group)
+        for topic in dict.fromkeys(state.partition.topic for state in topics(now)):
+            if wanted(topic):
+                own = sorted(readers.get(topic, ()))
+                yield from pending(now, topic, own) if own else records(now, topic)
 
 
 def progress(source: Source, group: str) -> dict[TopicPartition, Progress]:
