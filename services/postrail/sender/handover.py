@@ -31,20 +31,24 @@ LAST_SECONDS = 1.0
 async def give_up(
     partitions: Sequence[Partition], queues: Iterable[SiteQueue], outcomes: Outcomes, within_seconds: float
 ) -> int:
-    """Hand partitions over to whoever gets them next; returns how many deliveries were forgotten."""
+    """Hand partitions over to whoever gets them next; returns how many deliveries were forgotten.
+
+    They are lost when this returns, and also when it is cancelled because the log waits no longer.
+    """
     deadline = asyncio.get_running_loop().time() + within_seconds
     places = {partition.place for partition in partitions}
     for partition in partitions:
         partition.leaving = True
     connections = [connection for queue in queues if queue.place in places for connection in queue.let_go()]
-    await end(connections, within_seconds)
-    left_seconds = max(deadline - asyncio.get_running_loop().time(), LAST_SECONDS)
-    if not await outcomes.settled(partitions, left_seconds):
-        LOG.warning("given-up-late", partitions=len(partitions), reason=outcomes.refusal or "the log is slow")
-    forgotten = 0
-    for partition in partitions:
-        partition.lost = True
-        forgotten += partition.tracker.in_flight
+    try:
+        await end(connections, within_seconds)
+        left_seconds = max(deadline - asyncio.get_running_loop().time(), LAST_SECONDS)
+        if not await outcomes.settled(partitions, left_seconds):
+            LOG.warning("given-up-late", partitions=len(partitions), reason=outcomes.refusal or "the log is slow")
+    finally:
+        for partition in partitions:
+            partition.lost = True
+    forgotten = sum(partition.tracker.in_flight for partition in partitions)
     HANDED_OVER.inc(forgotten)
     return forgotten
 
