@@ -398,3 +398,18 @@ class Config(Section):
                 "set it to a longer time"
             )
         return self
+
+    @model_validator(mode="after")
+    def _source_has_one_pool(self) -> Self:
+        if self.log.kind != "kafka":
+            return self
+        pool_of: dict[str, str] = {}
+        for name, pool in self.pools.items():
+            for source in pool.sources:
+                other = pool_of.setdefault(source.address, name)
+                if other != name:
+                    raise ValueError(
+                        f"pools.{name}: {source.address} is in the pool {other!r}, too; over Kafka each pool has senders "
+                        "of its own, which could not keep that address's limits together: give it to one pool"
+                    )
+        return self
