@@ -7,6 +7,7 @@ import subprocess
 from tools.kafka import distribution
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+CONFIGS = "kafka.admin.ConfigCommand"
 TIMEOUT_SECONDS = 60.0
 
 
