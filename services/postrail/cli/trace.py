@@ -69,9 +69,10 @@ def ago(text: str) -> float:
 def _since(inspection: Inspection, args: argparse.Namespace) -> str:
     """What a person should know of a search that found nothing."""
     if args.since is not None:
-        return f" since {moment(args.since)}: look further back with --since"
+        return f" since {moment(args.since)}: it was never accepted here, or earlier: look further back with --since"
     if not is_message_id(args.message.lower()) and inspection.search_seconds is not None:
-        return f" in the last {duration(inspection.search_seconds)}: look further back with --since"
+        back = duration(inspection.search_seconds)
+        return f" in the last {back}: it was never accepted here, or earlier: look further back with --since"
     return ": it was never accepted here, or its events are older than log.keep_events_seconds"
 
 

@@ -73,7 +73,7 @@ class BlobsConfig(Section):
     inline_limit_bytes: Bytes = 256 << 10
     """A larger body goes to the store; on Kafka also one that all deliveries of a message together would exceed this with."""
     store: Literal["directory", "s3"] = "directory"
-    """`directory`: `blobs` in the data directory, for one machine."""
+    """`directory`: `blobs` in the data directory, which all services must share. `s3`: for several machines."""
     s3: S3Config | None = None
 
     @model_validator(mode="after")
