@@ -34,12 +34,24 @@ class PostrailServices(PostrailProcess):
         self.write_config()
         made = self.run("topics", "apply")
         assert made.returncode == 0, made.stderr
-        for service in SERVICES:
-            port = self._ports[service] = int(self.config["health"]["port"]) if service == "ingress" else free_port()
+        self._ports = self._choose_ports()
+        for service, port in self._ports.items():
             arguments: list[str | Path] = [service, "--config", self.config_file, "--health-port", str(port)]
             self._running[service] = Daemon([*COMMAND, *arguments], self.log)
         for service, daemon in self._running.items():
             daemon.wait_until(f"readyz of {service}", self.ready, seconds=START_SECONDS)
+
+    def _choose_ports(self) -> dict[str, int]:
+        """A health port for each service, none of which another of this system will listen on."""
+        taken = {int(listener["port"]) for listener in self.config["ingress"]["listeners"]}
+        ports = {"ingress": int(self.config["health"]["port"])}
+        taken.add(ports["ingress"])
+        for service in SERVICES[:-1]:
+            while (port := free_port()) in taken:
+                pass
+            taken.add(port)
+            ports[service] = port
+        return {service: ports[service] for service in SERVICES}
 
     def ready(self) -> bool:
         """Whether every service says that it is."""
@@ -47,7 +59,7 @@ class PostrailServices(PostrailProcess):
 
     def metrics(self, worker: int = 0) -> str:
         """The text of /metrics of all services."""
-        return "\n".join(self._fetch_from("metrics", port) for port in self._ports.values())
+        return "".join(self._fetch_from("metrics", port) for port in self._ports.values())
 
     @property
     def pid(self) -> int:
@@ -64,7 +76,6 @@ class PostrailServices(PostrailProcess):
 
     def kill(self) -> None:
         """kill -9, all processes."""
-        for daemon in self._running.values():
-            daemon.kill()
-        self._running.clear()
+        while self._running:
+            self._running.popitem()[1].kill()
         wait_for("the end of all services", lambda: not self._processes())
