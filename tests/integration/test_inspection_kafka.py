@@ -146,10 +146,8 @@ class TestTrace:
             assert row["message_id"] == ids[number]
         status, output, errors = await made.run("trace", "nobody@client")
         assert (status, output) == (1, "")
-        assert (
-            "no events of a message nobody@client in the last 24.0 h: it was never accepted here, or earlier: look further back with --since"
-            in errors
-        )
+        assert "no events of a message nobody@client in the last 24.0 h: it was never accepted here" in errors
+        assert "look further back with --since" in errors
 
     async def test_what_is_older_than_the_id_is_not_read(self, made: Setting) -> None:
         """Events of an id with a later time cannot be there: the search starts at the id's time."""
