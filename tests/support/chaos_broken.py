@@ -7,10 +7,17 @@ Owns the breakages, each of which replaces one method of a log in the process th
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import signal
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+from postrail.core.topics import tier_of
 from postrail.log.interface import Append, Commit, LogError, Position, Record
 from postrail.log.kafka import KafkaLog
+from postrail.log.kafka.consumer import KafkaConsumer
 from postrail.log.sqlite.log import SqliteLog
 
 DELAY_SECONDS = 0.05
@@ -18,6 +25,8 @@ EARLY_250 = "early-250"
 COMMIT_BEFORE_APPEND = "commit-before-append"
 COMMIT_LONG_AFTER_APPEND = "commit-long-after-append"
 OUTCOMES_UNREAD = "outcomes-unread"
+LEASE_IGNORED = "lease-ignored"
+DIES_AFTER_RETRY = "dies-after-retry"
 
 
 def apply(name: str) -> None:
@@ -25,37 +34,37 @@ def apply(name: str) -> None:
     _BREAKAGES[name]()
 
 
-def _answer_before_durable() -> None:
+def _answer_before_durable(log: type[Any]) -> None:
     """`append` returns at once, and stores a little later: a 250 is given for what a crash loses."""
-    store = SqliteLog.append
+    store = log.append
     tasks: set[asyncio.Task[None]] = set()
 
-    async def later(log: SqliteLog, appends: Sequence[Append]) -> None:
+    async def later(self: Any, appends: Sequence[Append]) -> None:
         await asyncio.sleep(DELAY_SECONDS)
         try:
-            await store(log, appends)
+            await store(self, appends)
         except LogError:
             return  # the log closed first
 
-    async def append(self: SqliteLog, appends: Sequence[Append]) -> list[Position]:
+    async def append(self: Any, appends: Sequence[Append]) -> list[Position]:
         task = asyncio.create_task(later(self, appends))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return []
 
-    SqliteLog.append = append  # type: ignore[method-assign]
+    log.append = append
 
 
-def _commit_before_append() -> None:
+def _commit_before_append(log: type[Any]) -> None:
     """`transact` commits first: a crash in between loses what should have been appended."""
-    transact = SqliteLog.transact
+    transact = log.transact
 
-    async def broken(self: SqliteLog, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
+    async def broken(self: Any, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
         await transact(self, [], commits)
         await asyncio.sleep(DELAY_SECONDS)
         await transact(self, appends, [])
 
-    SqliteLog.transact = broken  # type: ignore[method-assign]
+    log.transact = broken
 
 
 def _commit_long_after_append() -> None:
@@ -81,9 +90,39 @@ def _outcomes_unread() -> None:
     KafkaLog.tail = tail  # type: ignore[method-assign]
 
 
+def _lease_ignored() -> None:
+    """A member of a Kafka group takes itself for the owner of its partitions for ever."""
+
+    def lease_seconds(self: KafkaConsumer) -> float:
+        return math.inf
+
+    KafkaConsumer.lease_seconds = lease_seconds  # type: ignore[method-assign]
+
+
+def _dies_after_retry() -> None:
+    """Not a defect, but a moment that is hard to hit: kill -9 when a deferral is stored on Kafka, and its outcome is not."""
+    store = KafkaLog.append
+
+    async def append(self: KafkaLog, appends: Sequence[Append]) -> list[Position]:
+        positions = await store(self, appends)
+        if any(tier_of(append.topic) is not None for append in appends):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return positions
+
+    KafkaLog.append = append  # type: ignore[method-assign]
+
+
+def _in_both(breakage: Callable[[type[Any]], None]) -> None:
+    """Break both logs; a process has one."""
+    for log in (SqliteLog, KafkaLog):
+        breakage(log)
+
+
 _BREAKAGES: dict[str, Callable[[], None]] = {
-    EARLY_250: _answer_before_durable,
-    COMMIT_BEFORE_APPEND: _commit_before_append,
+    EARLY_250: partial(_in_both, _answer_before_durable),
+    COMMIT_BEFORE_APPEND: partial(_in_both, _commit_before_append),
     COMMIT_LONG_AFTER_APPEND: _commit_long_after_append,
     OUTCOMES_UNREAD: _outcomes_unread,
+    LEASE_IGNORED: _lease_ignored,
+    DIES_AFTER_RETRY: _dies_after_retry,
 }
