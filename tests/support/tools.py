@@ -12,6 +12,7 @@ import pytest
 
 DEBIAN_PACKAGES = {
     "cc": "gcc libc6-dev",
+    "danted": "dante-server",
     "dig": "bind9-dnsutils",
     "dkimproxy-verify": "libmail-dkim-perl",
     "dovecot": "dovecot-core dovecot-lmtpd",
@@ -19,6 +20,7 @@ DEBIAN_PACKAGES = {
     "java": "default-jre-headless",
     "knotd": "knot",
     "master": "postfix",
+    "microsocks": "microsocks",
     "mvn": "maven",
     "opendkim": "opendkim",
     "opendkim-testmsg": "opendkim-tools",

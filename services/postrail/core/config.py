@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from postrail.core.blobs_config import BlobsConfig
+from postrail.core.checks_config import ChecksConfig
+from postrail.core.egress_config import EgressSection
 from postrail.core.log_config import DAY_SECONDS, LogConfig
 from postrail.core.nameservers import parse_nameserver
 from postrail.core.section import Section
@@ -153,8 +155,8 @@ class StreamConfig(Section):
     lifetime_seconds: Seconds = 5 * DAY_SECONDS
 
 
-class SourceConfig(Section):
-    """One dedicated IP address."""
+class SourceConfig(EgressSection):
+    """One dedicated IP address, and how mail leaves from it."""
 
     address: IPAddress
     ehlo: Domain
@@ -342,6 +344,7 @@ class Config(Section):
     signing: SigningConfig = SigningConfig()
     routing: RoutingConfig = RoutingConfig()
     delivery: DeliveryConfig = DeliveryConfig()
+    checks: ChecksConfig = ChecksConfig()
     health: HealthConfig = HealthConfig()
     logging: LoggingConfig = LoggingConfig()
 
@@ -397,6 +400,19 @@ class Config(Section):
                 f"partitions over may wait delivery.drain_seconds ({self.delivery.drain_seconds:g}) for its transactions: "
                 "set it to a longer time"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _source_leaves_one_way(self) -> Self:
+        ways: dict[str, EgressSection] = {}
+        for name, pool in self.pools.items():
+            for source in pool.sources:
+                way = EgressSection(bind=source.bind, proxy=source.proxy, proxy_login=source.proxy_login)
+                if ways.setdefault(source.address, way) != way:
+                    raise ValueError(
+                        f"pools.{name}: {source.address} stands twice, with another bind, proxy or proxy_login: an address "
+                        "leaves one way"
+                    )
         return self
 
     @model_validator(mode="after")

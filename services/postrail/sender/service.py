@@ -20,6 +20,7 @@ from postrail.core.settle import Policy
 from postrail.core.topics import DEAD_LETTERS, outcomes
 from postrail.log.interface import Append, Record, TopicPartition
 from postrail.sender import handover
+from postrail.sender.egress import proxies
 from postrail.sender.intake import Intake
 from postrail.sender.job import Job, Ownership, Partition
 from postrail.sender.load import Load
@@ -84,6 +85,7 @@ class SenderService:
         self.settler = Settler(self._outcomes, policy, Spill(context), context.clock, context.jitter)
         self._finder = TargetFinder(config, context.resolver, context.jitter)
         pools = config.pools if pool is None else (pool,)
+        self._proxies = proxies(config.pools[of_pool] for of_pool in pools)
         groups = config.routing.groups if group is None else (group,)
         self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in groups]
         self._load = Load(self._intakes, context.clock)
@@ -232,6 +234,7 @@ class SenderService:
                 self.timeouts,
                 self._finder,
                 _no_wait,
+                self._proxies.get(route.source_address),
             )
             queue = self._queues[key] = SiteQueue(key, route.group, limits, opening, self, job.partition)
         return queue

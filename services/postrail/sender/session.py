@@ -25,14 +25,15 @@ from postrail.core.smtp_events import (
     StartTlsRefused,
 )
 from postrail.core.verdicts import Stage, judge
-from postrail.sender.egress import ConnectFailed, SourceMismatch, connect
+from postrail.sender.egress import ConnectFailed, Proxy, ProxyFailed, SourceMismatch, connect
 from postrail.sender.targets import NextHop, Target, TargetFinder, joined
 from postrail.sender.tls_policy import TlsLevel, TlsPolicy, described, policy_for
 from postrail.sender.wire import ConnectionBroken, Wire
 
 # Attempts to open a session with one address. outcome: ready, unreachable (no connection), refused (greeting, EHLO or STARTTLS
 # said no, or TLS was demanded and not to be had), broken (the connection ended, or time ran out), source (the source address
-# cannot be used). Alert when the share of ready falls below a half for 15 minutes.
+# cannot be used), proxy (the egress proxy of the source address does not work). Alert when the share of ready falls below a half
+# for 15 minutes, and on proxy at once.
 CONNECTIONS = Counter("postrail_sender_connection_attempts_total", "Attempts to open a session.", ["outcome"])
 # Sessions by TLS version; `none` is plaintext. Alert on nothing; a sudden rise of none tells of stripped STARTTLS.
 TLS = Counter("postrail_sender_tls_sessions_total", "Sessions that became ready.", ["version"])
@@ -77,6 +78,7 @@ class Opening:
 
     Attributes:
         source: IP address; "" where the kernel chooses.
+        proxy: what binds the source address; None: this machine.
         before_connect: waited for before each connection after the first (the rate of new connections).
     """
 
@@ -87,6 +89,7 @@ class Opening:
     timeouts: TimeoutsConfig
     finder: TargetFinder
     before_connect: Callable[[], Awaitable[None]]
+    proxy: Proxy | None = None
 
     async def open(self, hop: NextHop) -> Session:
         """A session with the first target that takes one.
@@ -106,7 +109,11 @@ class Opening:
                 if target is not None:
                     await self.before_connect()
                 target = Target(host, address, port, fallback)
-                session = await self._try(hop, target, failures)
+                try:
+                    session = await self._try(hop, target, failures)
+                except ProxyFailed as error:
+                    CONNECTIONS.labels("proxy").inc()
+                    raise Unreachable(_unreachable("4.3.0", str(error)), None) from error
                 if session is not None:
                     return session
         if not failures:
@@ -138,7 +145,7 @@ class Opening:
         wire = Wire(machine, self.timeouts)
         where = f"{target.host} [{target.address}]:{target.port}" if target.port else target.address
         try:
-            await connect(self.source, target.address, target.port, wire, self.timeouts.connect_seconds)
+            await connect(self.source, target.address, target.port, wire, self.timeouts.connect_seconds, self.proxy)
         except ConnectFailed as error:
             raise _Failed("unreachable", _unreachable("4.4.1", f"{where}: {error}")) from error
         try:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from postrail.core.config import Config, ListenerKind
+from postrail.core.egress_config import Bind
 
 DEFAULT_PATH = Path("postrail.yaml")
 
@@ -97,6 +98,11 @@ def _files(config: Config) -> Iterator[str]:
         yield from _readable(config.ingress.tls.key_file, "ingress.tls.key_file")
     yield from _kafka_files(config)
     yield from _s3_files(config)
+    for pool_name, pool in config.pools.items():
+        for source in pool.sources:
+            if source.proxy_login is not None:
+                where = f"pools.{pool_name}.sources ({source.address}): proxy_login.password_file"
+                yield from _readable(source.proxy_login.password_file, where)
     for domain, signing in config.signing.domains.items():
         for index, key in enumerate(signing.keys):
             for problem in _readable(key.key_file, f"signing.domains.{domain}.keys.{index}.key_file"):
@@ -141,10 +147,10 @@ def can_bind(address: str, port: int = 0) -> OSError | None:
 def _addresses(config: Config) -> Iterator[str]:
     for pool_name, pool in config.pools.items():
         for source in pool.sources:
-            if can_bind(source.address) is not None:
+            if source.bind is Bind.DIRECT and can_bind(source.address) is not None:
                 yield (
                     f"pools.{pool_name}.sources: {source.address} is not an address of this machine, so mail cannot "
-                    "leave from it; add it to an interface or remove it here"
+                    "leave from it; add it to an interface, set bind: socks5 with a proxy that has it, or remove it here"
                 )
     for index, listener in enumerate(config.ingress.listeners):
         error = can_bind(listener.address, listener.port)
