@@ -107,10 +107,19 @@ docs-check: setup ## Fail when docs/metrics.md or docs/topics.md is not current
 	$(BIN)/python tools/metrics_reference.py --check
 	$(BIN)/python tools/topics_reference.py --check
 
+.PHONY: crds
+crds: setup ## Regenerate the CustomResourceDefinitions in charts/postrail/crds/ from the models of the kinds
+	$(BIN)/python tools/crds.py
+
+.PHONY: crds-check
+crds-check: setup ## Fail when charts/postrail/crds/ is not current
+	$(BIN)/python tools/crds.py --check
+
 .PHONY: lock
-lock: setup ## Bring both lock files to the newest allowed versions
+lock: setup ## Bring the lock files to the newest allowed versions
 	$(LOCK) pyproject.toml --output-file requirements.lock
-	$(LOCK) --extra dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(LOCK) --extra operator --constraint requirements.lock pyproject.toml --output-file requirements-operator.lock
+	$(LOCK) --extra operator --extra dev --constraint requirements-operator.lock pyproject.toml --output-file requirements-dev.lock
 
 .PHONY: bench
 bench: setup ## Measure throughput and latency on this machine (BENCH_ARGS=...)
@@ -121,7 +130,7 @@ soak: setup ## Run the benchmark for a long time and watch memory and descriptor
 	$(BIN)/python -m bench soak $(SOAK_ARGS)
 
 .PHONY: check
-check: lint types imports proto-check docs-check test ## Run everything that the CI runs
+check: lint types imports proto-check docs-check crds-check test ## Run everything that the CI runs
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build output

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.support import tools
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-operator.lock", "requirements-dev.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)", re.MULTILINE)
@@ -53,12 +53,18 @@ def test_runtime_lock_holds_the_runtime_dependencies_and_no_tool() -> None:
     assert (names(EXTRAS["dev"]) | names(EXTRAS["operator"])) & locked == set()
 
 
-def test_development_lock_holds_the_runtime_lock() -> None:
-    development = pins("requirements-dev.lock")
-    assert names(EXTRAS["dev"]) - development.keys() == set()
-    assert {
-        name: version for name, version in pins("requirements.lock").items() if development.get(name) != version
-    } == {}
+@pytest.mark.parametrize(
+    ("larger", "smaller"),
+    [("requirements-operator.lock", "requirements.lock"), ("requirements-dev.lock", "requirements-operator.lock")],
+)
+def test_each_lock_holds_the_smaller_one(larger: str, smaller: str) -> None:
+    pinned = pins(larger)
+    assert {name: version for name, version in pins(smaller).items() if pinned.get(name) != version} == {}
+
+
+def test_each_extra_is_in_its_lock() -> None:
+    assert names(EXTRAS["operator"]) - pins("requirements-operator.lock").keys() == set()
+    assert names(EXTRAS["dev"]) - pins("requirements-dev.lock").keys() == set()
 
 
 def test_every_dependency_is_explained() -> None:

@@ -40,7 +40,9 @@ def _nameserver(text: str) -> str:
 RECIPIENT_BYTES = 1024
 """At most in a record: an address (RFC 5321 §4.5.3.1.3), its ORCPT (RFC 3461 §4.2) and what stands between."""
 
-IPAddress = Annotated[str, BeforeValidator(_address)]
+IPAddress = Annotated[
+    str, BeforeValidator(_address), Field(json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
+]
 IPNetwork = Annotated[str, BeforeValidator(_network)]
 NameserverText = Annotated[str, BeforeValidator(_nameserver)]
 Domain = Annotated[str, BeforeValidator(_domain), Field(min_length=1, max_length=255)]
@@ -130,12 +132,9 @@ class IngressConfig(Section):
         return self
 
 
-class SubmitterConfig(Section):
-    """Who may submit, and as whom."""
+class SubmitterRules(Section):
+    """What a submitter may do."""
 
-    name: Annotated[str, Field(min_length=1, max_length=255)]
-    password_hash: SecretStr | None = None
-    """argon2id, as `postrail password-hash` prints it; None: no AUTH as this submitter (trusted listeners only)."""
     domains: tuple[Domain, ...]
     """Sender domains of this submitter; `*` allows all (for trusted relays), `.example.com` all names below."""
     stream: Name = "transactional"
@@ -147,6 +146,22 @@ class SubmitterConfig(Section):
     """Whether it may send from the null reverse path."""
 
 
+class SubmitterConfig(SubmitterRules):
+    """Who may submit, and as whom."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    password_hash: SecretStr | None = None
+    """argon2id, as `postrail password-hash` prints it; None: no AUTH as this submitter (trusted listeners only)."""
+    password_hash_file: str | None = None
+    """Where `password_hash` stands instead; read at the start, a line break at its end does not count."""
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> Self:
+        if self.password_hash is not None and self.password_hash_file is not None:
+            raise ValueError("give the hash in one place: password_hash, or password_hash_file")
+        return self
+
+
 class StreamConfig(Section):
     """A kind of mail with its own pool and lifetime."""
 
@@ -155,16 +170,23 @@ class StreamConfig(Section):
     lifetime_seconds: Seconds = 5 * DAY_SECONDS
 
 
-class SourceConfig(EgressSection):
-    """One dedicated IP address, and how mail leaves from it."""
+class AddressConfig(Section):
+    """One dedicated IP address."""
 
     address: IPAddress
     ehlo: Domain
+    """The name with which it greets; its PTR record should be this."""
     weight: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """Its share of new mail, relative to the pool's other addresses; 0: none."""
+
+
+class SourceConfig(AddressConfig, EgressSection):
+    """One dedicated IP address, and how mail leaves from it."""
 
 
 class PoolConfig(Section):
-    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    sources: tuple[SourceConfig, ...]
+    """Empty only over Kafka: nothing leaves from this pool, and its mail waits."""
 
 
 class KeyConfig(Section):
@@ -246,7 +268,7 @@ class RoutingConfig(Section):
         return self
 
 
-class LimitsConfig(Section):
+class SourceLimits(Section):
     """What one source IP may do to one site. None: not said here, a wider rule decides."""
 
     connections: Count | None = None
@@ -254,7 +276,12 @@ class LimitsConfig(Section):
     messages_per_second: Annotated[float, Field(gt=0)] | None = None
     new_connections_per_minute: Annotated[float, Field(gt=0)] | None = None
     tls_required: bool | None = None
-    sources: dict[IPAddress, LimitsConfig] = {}
+
+
+class LimitsConfig(SourceLimits):
+    """The same for every source IP, and for single ones."""
+
+    sources: dict[IPAddress, SourceLimits] = {}
     """The same for single source IPs; these win over the fields beside them."""
 
 
@@ -400,6 +427,16 @@ class Config(Section):
                 f"partitions over may wait delivery.drain_seconds ({self.delivery.drain_seconds:g}) for its transactions: "
                 "set it to a longer time"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pools_have_sources(self) -> Self:
+        if self.log.kind != "kafka":
+            for name, pool in self.pools.items():
+                if not pool.sources:
+                    raise ValueError(
+                        f"pools.{name}.sources is empty, so its mail could not leave: add a source address"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from postrail.core.config import DeliveryConfig, LimitsConfig
+from postrail.core.config import DeliveryConfig, LimitsConfig, SourceLimits
 
 _MINUTE_SECONDS = 60.0
 
@@ -61,7 +61,7 @@ def limits_for(config: DeliveryConfig, source_address: str, site: str, domain: s
     return limits
 
 
-def _merge(limits: Limits, rules: LimitsConfig) -> Limits:
+def _merge(limits: Limits, rules: SourceLimits) -> Limits:
     said = {name: value for name in Limits.__slots__ if (value := getattr(rules, name)) is not None}
     return replace(limits, **said) if said else limits
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from pathlib import Path
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -32,7 +33,7 @@ class Credentials:
         self._submitters = {
             submitter.config.name.encode(): submitter
             for submitter in submitters
-            if submitter.config.password_hash is not None
+            if submitter.config.password_hash is not None or submitter.config.password_hash_file is not None
         }
         self._hashes = {name: _secret(submitter) for name, submitter in self._submitters.items()}
         # What an unknown name is verified against: the parameters of a real one, so that it takes as long.
@@ -79,5 +80,12 @@ class Credentials:
 
 
 def _secret(submitter: Submitter) -> str:
-    secret = submitter.config.password_hash
-    return secret.get_secret_value() if secret is not None else ""
+    secret, file = submitter.config.password_hash, submitter.config.password_hash_file
+    if secret is not None or file is None:
+        return secret.get_secret_value() if secret is not None else ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        advice = "nobody can sign in as this submitter: put what postrail password-hash prints into the file"
+        LOG.error("password_hash_file_unreadable", submitter=submitter.config.name, reason=str(error), advice=advice)
+        return ""

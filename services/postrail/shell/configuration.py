@@ -62,7 +62,16 @@ def validate(data: dict[str, object], source: str) -> Config:
 
 
 _FILE_FIELDS = frozenset(
-    {"data_directory", "certificate_file", "key_file", "ca_file", "password_file", "secret_access_key_file", "file"}
+    {
+        "data_directory",
+        "certificate_file",
+        "key_file",
+        "ca_file",
+        "password_file",
+        "password_hash_file",
+        "secret_access_key_file",
+        "file",
+    }
 )
 
 
@@ -96,6 +105,9 @@ def _files(config: Config) -> Iterator[str]:
     if config.ingress.tls is not None:
         yield from _readable(config.ingress.tls.certificate_file, "ingress.tls.certificate_file")
         yield from _readable(config.ingress.tls.key_file, "ingress.tls.key_file")
+    for index, submitter in enumerate(config.submitters):
+        if submitter.password_hash_file is not None:
+            yield from _readable(submitter.password_hash_file, f"submitters.{index}.password_hash_file")
     yield from _kafka_files(config)
     yield from _s3_files(config)
     for pool_name, pool in config.pools.items():

@@ -1,0 +1,108 @@
+"""Conditions: what is true and what is wrong with a Kubernetes object of ours, in the words that its status shows.
+
+Owns their types and reasons, which are constants: people and alerts match on them. Who decides which one holds is the operator
+(`postrail_operator.conditions`). A message says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Truth(StrEnum):
+    """A condition's status."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+    """Nobody could look yet."""
+
+
+class ConditionType(StrEnum):
+    """What a condition is about. All but QUARANTINED and LISTED are good when they are True."""
+
+    ACCEPTED = "Accepted"
+    """The object is in the configuration that the services run with."""
+    HONOURED = "Honoured"
+    """Everything that its spec says acts in this release."""
+    READY = "Ready"
+    """What the object describes works."""
+    SCALED = "Scaled"
+    """As many senders run as are asked for."""
+    RELEASED = "Released"
+    """An object that is being deleted holds nothing any more."""
+    VERIFIED = "Verified"
+    """The DNS has every record of a domain as it must be."""
+    PLUMBED = "Plumbed"
+    """The address is bound where mail shall leave from it."""
+    PTR_VALID = "PTRValid"
+    """The address has a name, and the name has the address (forward-confirmed)."""
+    SPF_AUTHORIZED = "SPFAuthorized"
+    """The SPF records of the sending domains allow the address."""
+    SOURCE_VERIFIED = "SourceVerified"
+    """Connections leave from the address."""
+    LISTED = "Listed"
+    """A block list has the address."""
+    QUARANTINED = "Quarantined"
+    """No new mail is given to the address."""
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    ACCEPTED = "Accepted"
+    INVALID_SPEC = "InvalidSpec"
+    ADDRESS_TAKEN = "AddressTaken"
+    """Another pool has the address."""
+    POOL_TAKEN = "PoolTaken"
+    """Another SenderPool uses the IPPool."""
+    STREAM_TAKEN = "StreamTaken"
+    NAME_TAKEN = "NameTaken"
+    """Another object describes the same domain, user or site."""
+    IP_POOL_MISSING = "IPPoolMissing"
+    NO_ADDRESS = "NoAddress"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105  # a reason's name
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105
+    STREAM_MISSING = "StreamMissing"
+    COVERS_NOTHING = "CoversNothing"
+    CONFIGURATION_INVALID = "ConfigurationInvalid"
+    """All objects together make no valid configuration; the services keep the last one."""
+    EVERYTHING_ACTS = "EverythingActs"
+    NOT_YET_ACTING = "NotYetActing"
+    """A field is kept for a later release and does nothing now."""
+    IN_USE = "InUse"
+    """Objects refer to it."""
+    MAIL_QUEUED = "MailQueued"
+    UNKNOWN_QUEUE = "UnknownQueue"
+    """Nobody could tell how much mail waits."""
+    UNUSED = "Unused"
+    READY = "Ready"
+    PENDING = "Pending"
+    SUSPENDED = "Suspended"
+    AS_ASKED = "AsAsked"
+    CAPPED = "Capped"
+    """More senders than partitions or addresses can use are asked for."""
+    LIMITS_REACHED = "LimitsReached"
+    """The receivers' limits are used up; more senders would send nothing more."""
+    NO_METRICS = "NoMetrics"
+    CHECK_PASSED = "CheckPassed"
+    CHECK_FAILED = "CheckFailed"
+    NOT_CHECKED = "NotChecked"
+    BY_ANNOTATION = "ByAnnotation"
+    NOT_QUARANTINED = "NotQuarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One statement about an object, without the times that the API server's copy has."""
+
+    type: ConditionType
+    status: Truth
+    reason: Reason
+    message: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether its status is True."""
+        return self.status is Truth.TRUE
