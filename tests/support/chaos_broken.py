@@ -11,7 +11,6 @@ import math
 import os
 import signal
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from postrail.core.topics import tier_of
@@ -35,7 +34,10 @@ def apply(name: str) -> None:
 
 
 def _answer_before_durable(log: type[Any]) -> None:
-    """`append` returns at once, and stores a little later: a 250 is given for what a crash loses."""
+    """`append` returns at once, and stores a little later: a 250 is given for what a crash loses.
+
+    On Kafka stages append with it, too, and then commit: what they have read is finished before what comes of it is stored.
+    """
     store = log.append
     tasks: set[asyncio.Task[None]] = set()
 
@@ -55,16 +57,23 @@ def _answer_before_durable(log: type[Any]) -> None:
     log.append = append
 
 
-def _commit_before_append(log: type[Any]) -> None:
-    """`transact` commits first: a crash in between loses what should have been appended."""
-    transact = log.transact
+def _early_250() -> None:
+    """A process has one of the two."""
+    _answer_before_durable(SqliteLog)
+    _answer_before_durable(KafkaLog)
 
-    async def broken(self: Any, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
+
+def _commit_before_append() -> None:
+    """`transact` commits first: a crash in between loses what should have been appended."""
+    _answer_before_durable(KafkaLog)
+    transact = SqliteLog.transact
+
+    async def broken(self: SqliteLog, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
         await transact(self, [], commits)
         await asyncio.sleep(DELAY_SECONDS)
         await transact(self, appends, [])
 
-    log.transact = broken
+    SqliteLog.transact = broken  # type: ignore[method-assign]
 
 
 def _commit_long_after_append() -> None:
@@ -112,15 +121,9 @@ def _dies_after_retry() -> None:
     KafkaLog.append = append  # type: ignore[method-assign]
 
 
-def _in_both(breakage: Callable[[type[Any]], None]) -> None:
-    """Break both logs; a process has one."""
-    for log in (SqliteLog, KafkaLog):
-        breakage(log)
-
-
 _BREAKAGES: dict[str, Callable[[], None]] = {
-    EARLY_250: partial(_in_both, _answer_before_durable),
-    COMMIT_BEFORE_APPEND: partial(_in_both, _commit_before_append),
+    EARLY_250: _early_250,
+    COMMIT_BEFORE_APPEND: _commit_before_append,
     COMMIT_LONG_AFTER_APPEND: _commit_long_after_append,
     OUTCOMES_UNREAD: _outcomes_unread,
     LEASE_IGNORED: _lease_ignored,
