@@ -195,6 +195,7 @@ def test_port_that_is_taken_is_named(own_postrail: PostrailProcess, which: str) 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.embedded
 def test_interrupt_from_the_keyboard_ends_cleanly(own_postrail: PostrailProcess) -> None:
     own_postrail.start()
     own_postrail.stop(signal.SIGINT)

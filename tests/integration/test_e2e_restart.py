@@ -55,7 +55,10 @@ def test_accepted_mail_survives_the_end_of_the_process(
     own_postrail.start()
     recipients = submit_many(own_postrail, "survives")
     end(own_postrail)
-    assert waiting_recipients(own_postrail) == sorted(recipients)
+    waiting = waiting_recipients(own_postrail)
+    if world.kafka is not None:  # what was being passed on may stand at both ends; it is sent once, as below
+        waiting = sorted(set(waiting))
+    assert waiting == sorted(recipients)
     own_postrail.start()
     with late_sink(world) as sink:
         own_postrail.wait_until_empty()
