@@ -1,18 +1,18 @@
 """`postrail dkim`: make a DKIM key, and check that DNS publishes what a key file holds.
 
 Writes private keys with mode 0600 and never over another file. Neighbours: `postrail.core.dkim_record` (the record's text),
-`postrail.signing.keys` (reads keys as the signing service does).
+`postrail.shell.checks.domain` (asks the DNS), `postrail.signing.keys` (reads keys as the signing service does).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import dns.exception
-import dns.resolver
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -20,13 +20,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from postrail.cli.exit_status import EXIT_CONFIGURATION
 from postrail.core import dkim_record
 from postrail.core.address import BadAddress, ascii_domain
+from postrail.core.checks import CheckResult, Verdict
 from postrail.core.config import Config, KeyConfig
 from postrail.shell import configuration
+from postrail.shell.checks import domain as checks
+from postrail.shell.dns import Resolver
 from postrail.signing.keys import SHORTEST_RSA_BITS, load_private, public_key
 
 EXIT_FAILURE = 1
 LONGEST_RSA_BITS = 4096
-LOOKUP_SECONDS = 10.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -109,39 +111,25 @@ def _check(args: argparse.Namespace) -> int:
     domain = _domain(args.domain)
     if domain not in config.signing.domains:
         raise ValueError(f"{args.config}: {domain} is not under signing.domains")
-    results = [_compare(domain, key, _resolver(config)) for key in config.signing.domains[domain].keys]
-    return 0 if all(results) else EXIT_FAILURE
+    keys = config.signing.domains[domain].keys
+    results = asyncio.run(_compare(config, domain, keys))
+    for key, result in zip(keys, results, strict=True):
+        if result.verdict is Verdict.PASSED:
+            print(f"{result.subject}: matches {key.key_file}")
+            continue
+        print(f"{result.subject}: {result.found}\n  {result.advice}", file=sys.stderr)
+        if result.record is not None:
+            print(f"  publish this TXT record: {result.record.value}", file=sys.stderr)
+    return 0 if all(result.verdict is Verdict.PASSED for result in results) else EXIT_FAILURE
 
 
-def _resolver(config: Config) -> dns.resolver.Resolver:
-    servers = config.routing.dns.nameservers
-    resolver = dns.resolver.Resolver(configure=not servers)
-    resolver.lifetime = LOOKUP_SECONDS
-    nameservers: list[str] = []
-    for server in servers:
-        host, _, port = server.rpartition(":") if server.count(":") == 1 or "]:" in server else (server, "", "")
-        host = host.strip("[]")
-        nameservers.append(host)
-        if port:
-            resolver.nameserver_ports[host] = int(port)
-    if nameservers:
-        resolver.nameservers = nameservers
-    return resolver
-
-
-def _compare(domain: str, key: KeyConfig, resolver: dns.resolver.Resolver) -> bool:
-    """Print how one key and its record agree; whether they do."""
-    name = dkim_record.name(key.selector, domain)
-    public = public_key(load_private(Path(key.key_file)))
+async def _compare(config: Config, domain: str, keys: Sequence[KeyConfig]) -> list[CheckResult]:
+    """How each key and its record agree."""
+    publics = [public_key(load_private(Path(key.key_file))) for key in keys]
+    resolver = Resolver(config.routing.dns)
     try:
-        answer = resolver.resolve(name + ".", "TXT")
-        published = dkim_record.parse(b"".join(next(iter(answer)).strings).decode("utf-8", "replace"))
-    except (dns.exception.DNSException, ValueError) as error:
-        print(f"{name}: {error}\n  publish this TXT record: {dkim_record.value(public)}", file=sys.stderr)
-        return False
-    if published != public:
-        print(f"{name}: DNS publishes another key than {key.key_file} holds", file=sys.stderr)
-        print(f"  publish this TXT record: {dkim_record.value(public)}", file=sys.stderr)
-        return False
-    print(f"{name}: matches {key.key_file}")
-    return True
+        return [
+            await checks.dkim(resolver, domain, key.selector, public) for key, public in zip(keys, publics, strict=True)
+        ]
+    finally:
+        await resolver.close()

@@ -1,6 +1,7 @@
 """The DNS record of a DKIM key: its value, its form in a zone file, reading it back.
 
-Owns the text of RFC 6376 §3.6.1 and RFC 8463 §4. Never sees a private key. Neighbours: `postrail.cli.dkim` prints it.
+Owns the text of RFC 6376 §3.6.1 and RFC 8463 §4. Never sees a private key. Neighbours: `postrail.cli.dkim`
+prints it, `domain_checks` compares it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import NamedTuple
 
 MAX_STRING_BYTES = 255
 """The longest character-string of a TXT record (RFC 1035 §3.3)."""
+
+
+class KeyRevoked(ValueError):
+    """The record says that the key must not be used any more."""
 
 
 class PublicKey(NamedTuple):
@@ -42,7 +47,8 @@ def parse(text: str) -> PublicKey:
     """The key of a published record.
 
     Raises:
-        ValueError: it is no DKIM key record, or the key is revoked (empty `p=`).
+        KeyRevoked: `p=` is empty.
+        ValueError: it is no DKIM key record.
     """
     tags: dict[str, str] = {}
     for tag in text.split(";"):
@@ -56,7 +62,7 @@ def parse(text: str) -> PublicKey:
     if "p" not in tags:
         raise ValueError("there is no p= tag")
     if not tags["p"]:
-        raise ValueError("p= is empty, which says that the key is revoked")
+        raise KeyRevoked("p= is empty, which says that the key is revoked")
     try:
         return PublicKey(tags.get("k", "rsa"), base64.b64decode(tags["p"], validate=True))
     except binascii.Error as error:

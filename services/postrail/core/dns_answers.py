@@ -1,13 +1,16 @@
-"""What the DNS said about a domain's mail hosts and a host's addresses, as plain values.
+"""What the DNS said about a domain's mail hosts, a host's addresses and other records, as plain values.
 
 Owns the shapes only. `postrail.shell.dns` asks; `postrail.core.routes` decides what an answer means for mail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class DnsStatus(StrEnum):
@@ -58,3 +61,41 @@ class AddressAnswer:
     addresses: tuple[str, ...] = ()
     authenticated: bool = False
     detail: str = ""
+
+
+class RecordKind(StrEnum):
+    """Types of records that are asked for as they are, without the rules of mail hosts."""
+
+    A = "A"
+    AAAA = "AAAA"
+    MX = "MX"
+    """A value is the host alone, in order of preference; "" is the null MX's."""
+    PTR = "PTR"
+    TXT = "TXT"
+    """A value is the text of one record, its strings joined."""
+
+
+class Question(NamedTuple):
+    """Records of one kind at a name. A decision that needs several asks with these, and is given a RecordAnswer for each."""
+
+    kind: RecordKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAnswer:
+    """The records of one kind at a name; empty unless FOUND. Names are lower case, without a final dot. Fields as in MxAnswer."""
+
+    status: DnsStatus
+    values: tuple[str, ...] = ()
+    authenticated: bool = False
+    detail: str = ""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it is known that there is nothing."""
+        return self.status in (DnsStatus.NO_DATA, DnsStatus.NXDOMAIN)
+
+
+Asking = Generator[Question, RecordAnswer, T]
+"""A decision that asks the DNS on its way, and does no I/O itself."""

@@ -1,4 +1,4 @@
-"""The resolver: mail hosts of domains and addresses of hosts, remembered as long as their TTLs say.
+"""The resolver: mail hosts of domains, addresses of hosts and other records, remembered as long as their TTLs say.
 
 Owns the cache (bounded, least recently used goes first), the joining of equal look-ups that run at the same time, null MX
 (RFC 7505) and the implicit MX (RFC 5321 §5.1). Never raises for what the DNS does and never decides what an answer means
@@ -11,25 +11,36 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Generic, TypeVar
 
+import dns.rdata
 import dns.rdatatype
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.TXT import TXT
 from prometheus_client import Counter
 
 from postrail.core.address import BadAddress, ascii_domain
 from postrail.core.config import DnsConfig
-from postrail.core.dns_answers import AddressAnswer, DnsStatus, MxAnswer, MxHost
+from postrail.core.dns_answers import (
+    AddressAnswer,
+    Asking,
+    DnsStatus,
+    MxAnswer,
+    MxHost,
+    Question,
+    RecordAnswer,
+    RecordKind,
+)
 from postrail.shell.dns_query import Found, Questioner
 
 __all__ = ["AddressAnswer", "DnsStatus", "MxAnswer", "MxHost", "Resolver"]
 
-# Look-ups of mail hosts and addresses, by where the answer came from. result: hit (the cache), miss (name servers were
-# asked), joined (an equal look-up was already under way). Nothing to alert on; a falling share of hits explains more load on
-# the resolver.
-LOOKUPS = Counter("postrail_dns_lookups_total", "Look-ups of mail hosts and addresses.", ["result"])
+# Look-ups of mail hosts, addresses and other records, by where the answer came from. result: hit (the cache), miss (name servers
+# were asked), joined (an equal look-up was already under way). Nothing to alert on; a falling share of hits explains more load
+# on the resolver.
+LOOKUPS = Counter("postrail_dns_lookups_total", "Look-ups of mail hosts, addresses and other records.", ["result"])
 
 _HIT, _MISS, _JOINED = (LOOKUPS.labels(result) for result in ("hit", "miss", "joined"))
 
@@ -39,6 +50,7 @@ FAILED_TTL_SECONDS = 10.0
 """How long a failure is remembered (RFC 2308 §7 allows five minutes)."""
 
 A = TypeVar("A")
+T = TypeVar("T")
 Timed = tuple[A, float]
 """An answer and how many seconds it holds."""
 
@@ -115,6 +127,7 @@ class Resolver:
         self._negative_ttl_seconds = config.negative_ttl_seconds
         self._mx: _Remembered[MxAnswer] = _Remembered(self._look_up_mx, config.cache_entries, clock)
         self._addresses: _Remembered[AddressAnswer] = _Remembered(self._look_up_addresses, config.cache_entries, clock)
+        self._records: _Remembered[RecordAnswer] = _Remembered(self._look_up_records, config.cache_entries, clock)
 
     @property
     def nameservers(self) -> tuple[str, ...]:
@@ -139,6 +152,19 @@ class Resolver:
         except BadAddress as error:
             return AddressAnswer(DnsStatus.NXDOMAIN, detail=str(error))
 
+    async def records(self, question: Question) -> RecordAnswer:
+        """Records of one kind at a name, U-labels or A-labels, as they are in the DNS; CNAMEs are followed."""
+        return await self._records.get(f"{question.kind} {question.name.rstrip('.').lower()}")
+
+    async def decide(self, asking: Asking[T]) -> T:
+        """Let a decision ask until it is made."""
+        try:
+            question = next(asking)
+            while True:
+                question = asking.send(await self.records(question))
+        except StopIteration as decided:
+            return decided.value  # type: ignore[no-any-return]
+
     def mx_sync(self, domain: str) -> MxAnswer | None:
         """What is known of the domain (A-labels, lower case) without asking; None: ask."""
         return self._mx.cached(domain)
@@ -151,6 +177,7 @@ class Resolver:
         """End look-ups under way; those who wait for them are cancelled."""
         await self._mx.close()
         await self._addresses.close()
+        await self._records.close()
 
     async def _look_up_mx(self, domain: str) -> Timed[MxAnswer]:
         found = await self._questioner.ask(domain, dns.rdatatype.MX)
@@ -187,6 +214,14 @@ class Resolver:
             return AddressAnswer(DnsStatus.NXDOMAIN, (), authenticated, both[0].detail), ttl_seconds
         return AddressAnswer(DnsStatus.NO_DATA, (), authenticated, f"{host} has no address"), ttl_seconds
 
+    async def _look_up_records(self, key: str) -> Timed[RecordAnswer]:
+        kind, _, name = key.partition(" ")
+        with contextlib.suppress(BadAddress):  # a name of other characters than a host's is asked for as it is
+            name = ascii_domain(name)
+        found = await self._questioner.ask(name, dns.rdatatype.from_text(kind))
+        values = _values(RecordKind(kind), found.records)
+        return RecordAnswer(found.status, values, found.authenticated, found.detail), self._ttl_seconds(found)
+
     def _ttl_seconds(self, found: Found) -> float:
         if found.status is DnsStatus.FOUND:
             return min(found.ttl_seconds, self._max_ttl_seconds)
@@ -207,3 +242,14 @@ def _mx_answer(domain: str, found: Found) -> MxAnswer:
     if not hosts:
         return MxAnswer(DnsStatus.NULL_MX, (), found.authenticated, detail=f"{domain} says that it takes no mail")
     return MxAnswer(DnsStatus.FOUND, tuple(hosts), found.authenticated)
+
+
+def _values(kind: RecordKind, records: Sequence[dns.rdata.Rdata]) -> tuple[str, ...]:
+    if kind is RecordKind.MX:
+        hosts = sorted((record for record in records if isinstance(record, MX)), key=lambda record: record.preference)
+        return tuple(record.exchange.to_text(omit_final_dot=True).lower().removesuffix(".") for record in hosts)
+    if kind is RecordKind.TXT:
+        return tuple(
+            b"".join(record.strings).decode("utf-8", "replace") for record in records if isinstance(record, TXT)
+        )
+    return tuple(record.to_text().lower().removesuffix(".") for record in records)
