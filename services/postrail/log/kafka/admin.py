@@ -108,16 +108,24 @@ class TopicAdmin:
         return not topic["error_code"] and str(topic["topic"]).startswith(self._kafka.topic_prefix)
 
     async def _settings(self, names: Sequence[str]) -> dict[str, dict[str, tuple[str, int]]]:
-        """The settings in force of each topic: value and source."""
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        """The settings in force of each topic: value and source.
+
+        The broker that is asked may not know yet what another one has created: it is asked again.
+        """
         found: dict[str, dict[str, tuple[str, int]]] = {}
-        for response in await self._client.describe_configs(resources) if resources else ():
-            for code, text, _, name, entries in response.resources:
-                if code:
-                    raise faults.unreachable(
-                        self._servers, f"the settings of {name} are not told: {_reason(code, text)}"
-                    )
-                found[name] = {entry[0]: (entry[1] or "", entry[3]) for entry in entries}
+        async with asyncio.timeout(_SHOWN_TIMEOUT_SECONDS):
+            while missing := [name for name in names if name not in found]:
+                resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in missing]
+                for response in await self._client.describe_configs(resources):
+                    for code, text, _, name, entries in response.resources:
+                        if not code:
+                            found[name] = {entry[0]: (entry[1] or "", entry[3]) for entry in entries}
+                        elif errors.for_code(code) is not errors.UnknownTopicOrPartitionError:
+                            raise faults.unreachable(
+                                self._servers, f"the settings of {name} are not told: {_reason(code, text)}"
+                            )
+                if len(found) < len(names):
+                    await asyncio.sleep(_POLL_SECONDS)
         return found
 
     async def _offsets_kept_seconds(self, broker: int) -> float | None:
