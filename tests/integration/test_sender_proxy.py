@@ -77,6 +77,16 @@ async def test_each_address_has_its_proxy(tmp_path: Path) -> None:
             assert await sender.committed_everything()
 
 
+async def test_ipv6_leaves_through_a_proxy_that_is_reached_over_ipv4(tmp_path: Path) -> None:
+    with dante("::1") as proxy:
+        config = through(tmp_path, {"address": "::1", "proxy": proxy})
+        addresses = {"mx.example.com": ["127.0.0.1", "::1"]}
+        async with scripted(address="::1") as server, sending(tmp_path, config, addresses=addresses) as sender:
+            await sender.put((a_delivery(server.port, TO, source="::1"), BODY))
+            await until(lambda: server.messages == 1, within_seconds=10)
+            assert [session.peer[0] for session in server.sessions] == ["::1"]
+
+
 async def test_nothing_is_said_from_another_address(tmp_path: Path) -> None:
     before = value("postrail_sender_source_mismatch_total")
     with dante(SECOND) as wrong:

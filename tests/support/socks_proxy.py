@@ -22,8 +22,8 @@ clientmethod: none
 socksmethod: none
 user.privileged: nobody
 user.unprivileged: nobody
-client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
-socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 command: connect }}
+client pass {{ from: 127.0.0.0/8 to: 0/0 }}
+socks pass {{ from: 127.0.0.0/8 to: 0/0 command: connect }}
 """
 
 
