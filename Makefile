@@ -52,6 +52,10 @@ kafka-jars: setup ## Fetch the Kafka that tests and development use into the cac
 object-storage: setup ## Build the S3 server that tests use into the cache, once (needs Go, 3 minutes)
 	$(BIN)/python -m tools.s3_server
 
+.PHONY: helm
+helm: setup ## Build Helm, which tests of the chart run, into the cache, once (needs Go, 2 minutes)
+	$(BIN)/python -m tools.helm
+
 .PHONY: test
 test: setup ## Run the unit, integration and chaos suites in one pytest run
 	$(BIN)/pytest $(PYTEST_ARGS) tests
@@ -98,14 +102,16 @@ proto-check: setup ## Fail when the generated code differs from protos/
 	$(BIN)/python protos/generate.py --check
 
 .PHONY: docs
-docs: setup ## Regenerate docs/metrics.md and the tables of docs/topics.md from the code
+docs: setup ## Regenerate docs/metrics.md, docs/kubernetes/values.md and the tables of docs/topics.md
 	$(BIN)/python tools/metrics_reference.py
 	$(BIN)/python tools/topics_reference.py
+	$(BIN)/python tools/values_reference.py
 
 .PHONY: docs-check
-docs-check: setup ## Fail when docs/metrics.md or docs/topics.md is not current
+docs-check: setup ## Fail when docs/metrics.md, docs/kubernetes/values.md or docs/topics.md is not current
 	$(BIN)/python tools/metrics_reference.py --check
 	$(BIN)/python tools/topics_reference.py --check
+	$(BIN)/python tools/values_reference.py --check
 
 .PHONY: crds
 crds: setup ## Regenerate the CustomResourceDefinitions in charts/postrail/crds/ from the models of the kinds

@@ -5,27 +5,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tools import go_program
 
 VERSION = "v1.8.0"
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
 NAME = "versitygw"
-_GO_PLACES = ("/usr/local/go/bin", "/usr/lib/go/bin")
-
-
-def cache() -> Path:
-    """Where the built program lies."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "postrail" / f"{NAME}-{VERSION}"
 
 
 def server() -> Path | None:
     """The program, or None when it was not built yet."""
-    found = cache() / NAME
+    found = go_program.cache() / f"{NAME}-{VERSION}" / NAME
     return found if found.is_file() else None
 
 
@@ -35,27 +27,7 @@ def build() -> Path:
     Raises:
         RuntimeError: there is no Go tool chain, or it failed; the message says what to do.
     """
-    found = server()
-    if found is not None:
-        return found
-    go = shutil.which("go") or shutil.which("go", path=os.pathsep.join(_GO_PLACES))
-    if go is None:
-        raise RuntimeError("go is missing: install the Go tool chain (on Debian: apt-get install golang-go)")
-    folder = cache().with_name(f".{NAME}-{os.getpid()}")
-    try:
-        done = subprocess.run(
-            [go, "install", f"{MODULE}@{VERSION}"],
-            env={**os.environ, "GOBIN": str(folder), "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"},
-            cwd=Path.home(),
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"go install {MODULE}@{VERSION} failed; its output is above")
-        cache().mkdir(parents=True, exist_ok=True)
-        (folder / NAME).replace(cache() / NAME)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return cache() / NAME
+    return go_program.build(MODULE, VERSION, go_program.cache() / f"{NAME}-{VERSION}" / NAME)
 
 
 def main() -> int:

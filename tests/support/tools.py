@@ -10,6 +10,8 @@ import shutil
 
 import pytest
 
+from tools.helm import helm
+
 DEBIAN_PACKAGES = {
     "cc": "gcc libc6-dev",
     "danted": "dante-server",
@@ -29,6 +31,7 @@ DEBIAN_PACKAGES = {
     "postconf": "postfix",
     "postfix": "postfix",
     "postmap": "postfix",
+    "promtool": "prometheus",
     "smtp-sink": "postfix",
     "smtp-source": "postfix",
     "strace": "strace",
@@ -37,7 +40,11 @@ DEBIAN_PACKAGES = {
 }
 """Program → the Debian packages that bring it, with what it needs here."""
 
+BUILT_BY_MAKE = {"helm": "helm"}
+"""Program → the target of the Makefile that builds it into the cache."""
+
 _FOLDERS_OUTSIDE_PATH = (
+    str(helm().parent),
     "/usr/local/sbin",
     "/usr/sbin",
     "/sbin",
@@ -74,7 +81,10 @@ def require_tool(name: str, why: str) -> str:
     path = find_tool(name)
     if path is not None:
         return path
-    reason = f"{name} is missing: {why}; on Debian: apt-get install {DEBIAN_PACKAGES.get(name, name)}"
+    if name in BUILT_BY_MAKE:
+        reason = f"{name} is missing: {why}; build it with: make {BUILT_BY_MAKE[name]}"
+    else:
+        reason = f"{name} is missing: {why}; on Debian: apt-get install {DEBIAN_PACKAGES.get(name, name)}"
     if in_ci():
-        pytest.fail(f"{reason} (and name it in .ci/packages)", pytrace=False)
+        pytest.fail(f"{reason} (and let .ci/run do so)", pytrace=False)
     pytest.skip(reason)
