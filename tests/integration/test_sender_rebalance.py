@@ -17,6 +17,7 @@ from typing import Any, cast
 import pytest
 
 from postrail.core.config import Config
+from postrail.core.identity import delivery_id, settlement
 from postrail.core.records import Delivery, EventType
 from postrail.core.topics import laned, outbound, outcomes
 from postrail.log.interface import Append, Log, LogUnavailable, TopicPartition
@@ -231,6 +232,58 @@ async def test_what_stands_twice_in_the_log_is_sent_once(tmp_path: Path) -> None
             await until(lambda: finished(cluster))
     assert server.messages == 2
     assert REPEATS._value.get() - before == 2
+
+
+def a_retry(delivery: Delivery) -> Delivery:
+    """The record of the second attempt, as the first one's deferral leads to it."""
+    envelope = delivery.envelope
+    return replace(delivery, delivery_id=delivery_id(envelope.message_id, envelope.recipients, 2), attempts=1)
+
+
+async def test_a_retry_is_not_needed_where_its_attempt_is_made_again(tmp_path: Path) -> None:
+    """The first owner died when it had recorded the retry, and before it could say that the attempt was made."""
+    cluster = MemoryCluster()
+    attempts = [a_delivery(0, f"user{number}@example.com") for number in range(2)]
+    async with scripted() as server:
+        attempts = [replace(each, route=a_delivery(server.port).route) for each in attempts]
+        await put(cluster, *attempts, a_retry(attempts[0]))  # one came back already
+        async with a_sender(tmp_path, a_log(cluster)):
+            await until(lambda: finished(cluster))
+            await put(cluster, a_retry(attempts[1]))  # the other one comes now
+            await until(lambda: finished(cluster))
+        await put(cluster, *map(a_retry, attempts))  # a later owner knows it, too
+        async with a_sender(tmp_path, a_log(cluster)):
+            await until(lambda: finished(cluster))
+    assert sorted(copies(server).values()) == [1, 1]
+
+
+async def test_the_retry_of_an_attempt_that_is_put_off_again_is_made(tmp_path: Path) -> None:
+    cluster = MemoryCluster()
+    async with scripted(dot=["450 later", "250 ok"]) as server:
+        attempt = a_delivery(server.port, "one@example.com")
+        await put(cluster, attempt, a_retry(attempt))
+        async with a_sender(tmp_path, a_log(cluster)):
+            await until(lambda: finished(cluster))
+            assert events(cluster, EventType.DEFERRED) == 1
+            await put(cluster, a_retry(attempt))
+            await until(lambda: finished(cluster))
+    assert server.messages == 1
+
+
+async def test_the_retry_of_an_attempt_that_was_parked_in_between_is_made(tmp_path: Path) -> None:
+    cluster = MemoryCluster()
+    async with scripted(dot=["450 later", "250 ok"]) as server:
+        attempt = a_delivery(server.port, "one@example.com")
+        async with a_sender(tmp_path, a_log(cluster)) as sender:
+            await until(lambda: bool(sender.service._intakes[0].partitions))
+            for partition in sender.service._intakes[0].partitions.values():  # it was inherited, and parked
+                partition.ownership.repeats.begin(settlement(attempt.envelope.message_id, "one@example.com"), 0)
+                partition.ownership.inherited_before = 0.0
+            await put(cluster, replace(attempt, parks=1))
+            await until(lambda: events(cluster, EventType.DEFERRED) == 1)
+            await put(cluster, a_retry(attempt))
+            await until(lambda: finished(cluster))
+    assert server.messages == 1
 
 
 async def test_a_new_owner_starts_with_nothing_saved_up(tmp_path: Path) -> None:

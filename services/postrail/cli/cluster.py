@@ -32,7 +32,7 @@ class Member(Process):
 
     Args:
         services: names of `ALL`.
-        pool, group: what a sender sends; None: all of the configuration.
+        pool, groups: what a sender sends; None: all of the configuration.
         workers, index: where several of the same run on this machine.
     """
 
@@ -42,7 +42,7 @@ class Member(Process):
         services: Sequence[str] = ALL,
         *,
         pool: str | None = None,
-        group: str | None = None,
+        groups: Sequence[str] | None = None,
         workers: int = 1,
         index: int = 0,
         shared: SharedListeners | None = None,
@@ -50,7 +50,7 @@ class Member(Process):
         super().__init__(config, index)
         self._names = [name for name in ALL if name in services]
         self._pool = pool
-        self._group = group
+        self._groups = groups
         self._workers = workers
         self._shared = shared
 
@@ -88,7 +88,7 @@ class Member(Process):
         if name == "ingress":
             return IngressService(context, self.index, self._shared)
         if name == "sender":
-            return SenderService(context, self._pool, self._group)
+            return SenderService(context, self._pool, self._groups)
         simple: dict[str, Callable[[Context], Service]] = {
             "signing": SigningService,
             "routing": RoutingService,

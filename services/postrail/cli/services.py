@@ -31,7 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         if service == "sender":
             parser.add_argument("--pool", metavar="P", help="send this pool's mail only; default: all pools'")
             parser.add_argument(
-                "--destination", metavar="D", help="send to this destination group only; default: to all groups"
+                "--destination",
+                action="append",
+                metavar="D",
+                help="send to this destination group only, can be given several times; default: to all groups",
             )
         parser.set_defaults(run=run, pool=None, destination=None)
 
@@ -53,14 +56,15 @@ def run(args: argparse.Namespace) -> int:
     if args.health_port is not None:
         config = config.model_copy(update={"health": config.health.model_copy(update={"port": args.health_port})})
     clients = config.ingress.limits.max_connections if args.command == "ingress" else 0
-    make = partial(Member, config, [args.command], pool=args.pool, group=args.destination)
+    make = partial(Member, config, [args.command], pool=args.pool, groups=args.destination)
     return run_process(config, make, clients=clients)
 
 
 def _check_sender(config: Config, args: argparse.Namespace) -> None:
     if args.pool is not None and args.pool not in config.pools:
         raise ConfigurationError(f"--pool {args.pool}: the configuration has {', '.join(config.pools)}")
-    if args.destination is not None and args.destination not in config.routing.groups:
+    unknown = next((group for group in args.destination or () if group not in config.routing.groups), None)
+    if unknown is not None:
         raise ConfigurationError(
-            f"--destination {args.destination}: the configuration has {', '.join(config.routing.groups)} (routing.groups)"
+            f"--destination {unknown}: the configuration has {', '.join(config.routing.groups)} (routing.groups)"
         )

@@ -67,6 +67,11 @@ def hand_over(delivery: Delivery) -> str:
     return f"{delivery.delivery_id}#{delivery.parks}" if delivery.parks else delivery.delivery_id
 
 
+def settlement(message_id: str, address: str) -> str:
+    """The name of a recipient's end: delivered or returned. It differs from every `hand_over`."""
+    return f"{message_id}:{address}"
+
+
 def made_at(message_id: str) -> float:
     """When a message with this id was received, in Unix seconds; for one that `is_message_id`."""
     value = 0

@@ -226,8 +226,12 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Records of one partition of an outbound topic whose outcome is durable, each with the name of its hand-over
-    (`postrail.core.identity.hand_over`; "" where the record could not be read)."""
+    """Records of one partition of an outbound topic whose outcome is durable.
+
+    Attributes:
+        names: of their hand-overs (`postrail.core.identity.hand_over`; "" where the record could not be read), then those of the
+            recipients that ended with records which a predecessor may have begun (`postrail.core.identity.settlement`).
+    """
 
     topic: str
     partition: int

@@ -8,7 +8,7 @@ what becomes of a record; `handover` what becomes of those that are under way wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from postrail.core.records import Finished
@@ -31,9 +31,14 @@ MAX_SPREAD = STOP_FETCHING_AT_BYTES * 3 // 4 * 8
 TAIL_RECORDS = 2000
 """So many of the newest outcomes a new owner reads: each tells of up to a transaction's deliveries."""
 
+CLOCK_SLACK_SECONDS = 60.0
+"""By how much the log's clock may differ from ours."""
+
 
 class Owner(Protocol):
-    """What an intake needs from the service."""
+    """What an intake needs from the service: Unix time, and what follows."""
+
+    clock: Callable[[], float]
 
     def room(self, intake: Intake) -> int:
         """How many records may be taken up now."""
@@ -186,7 +191,8 @@ class Intake:
         offsets = [offset for finished in mine for offset in finished.offsets]
         names = [named for finished in mine for named in finished.names if named]
         repeats = Repeats(offsets, [*names, *self._owner.names_not_durable(name)])
-        return Ownership(asyncio.get_running_loop().time(), self.lease_seconds, repeats)
+        inherited_before = self._owner.clock() + CLOCK_SLACK_SECONDS
+        return Ownership(asyncio.get_running_loop().time(), inherited_before, self.lease_seconds, repeats)
 
     async def _revoked(self, partitions: Sequence[TopicPartition]) -> None:
         gone = [self.partitions.pop(name) for name in partitions if name in self.partitions]

@@ -19,12 +19,14 @@ class Ownership:
 
     Attributes:
         since: when it was given to this process, seconds of the loop's clock.
+        inherited_before: Unix seconds; records that are older may have been begun by a predecessor.
         lease_seconds: for how long this process may still act as its owner; 0 or less: not any more.
         repeats: what was taken up or finished before.
         key: of any of its records; what is appended with it goes to the partition of the same number.
     """
 
     since: float
+    inherited_before: float
     lease_seconds: Callable[[], float]
     repeats: Repeats
     key: bytes = b""

@@ -47,6 +47,7 @@ class _Outcome:
     offset: int
     appends: Sequence[Append]
     name: str
+    ended: Sequence[str]
 
 
 class Outcomes:
@@ -73,14 +74,27 @@ class Outcomes:
         """Begin to write."""
         self._task = asyncio.create_task(self._run(), name="sender outcomes")
 
-    def record(self, partition: Partition, offset: int, appends: Sequence[Append], name: str = "") -> None:
-        """Take what follows from a record; the record is then finished. `name`: of its hand-over."""
-        self._pending.append(_Outcome(partition, offset, appends, name))
+    def record(
+        self,
+        partition: Partition,
+        offset: int,
+        appends: Sequence[Append],
+        name: str = "",
+        ended: Sequence[str] = (),
+    ) -> None:
+        """Take what follows from a record; the record is then finished.
+
+        Args:
+            name: of its hand-over.
+            ended: of recipients that ended with it, where the next owner must know.
+        """
+        self._pending.append(_Outcome(partition, offset, appends, name, ended))
         self._wanted.set()
 
     def names_not_durable(self, partition: TopicPartition) -> list[str]:
         """The hand-overs of a partition whose outcome the log does not have yet."""
-        return [outcome.name for outcome in (*self._writing, *self._pending) if outcome.partition.name == partition]
+        mine = [outcome for outcome in (*self._writing, *self._pending) if outcome.partition.name == partition]
+        return [name for outcome in mine for name in (outcome.name, *outcome.ended)]
 
     async def settled(self, partitions: Collection[Partition], within_seconds: float) -> bool:
         """Wait until all that was recorded of these partitions is durable and committed; False when that took too long."""
@@ -165,7 +179,8 @@ class Outcomes:
         records = []
         for partition, told in by_partition.items():
             offsets = tuple([outcome.offset for outcome in told])
-            finished = Finished(*partition.name, offsets, tuple([outcome.name for outcome in told]))
+            names = [outcome.name for outcome in told] + [name for outcome in told for name in outcome.ended]
+            finished = Finished(*partition.name, offsets, tuple(names))
             key = partition.ownership.key if partition.ownership is not None else b""
             records.append(Append(self._tell(partition.group), key, codec.encode_finished(finished)))
         return records

@@ -1,8 +1,10 @@
 """Recognises records of one partition that were taken up or finished before, so that no delivery is sent for them again.
 
 Owns that memory: the names of hand-overs (`core.identity.hand_over`) that were taken up here or that the outcomes topic tells
-of, and the offsets that it tells of. Bounded: names are forgotten in the order in which they came. Only for logs that are not
-atomic; there a crash between an append and its commit leaves a record twice (docs/flow.md). `intake` fills it, `service` asks.
+of, the offsets that it tells of, and the recipients that ended (`core.identity.settlement`) with a record that a predecessor
+may have begun: it may have recorded a retry for them before it died. Bounded: names are forgotten in the order in which they
+came. Only for logs that are not atomic; there a crash between an append and its commit leaves a record twice (docs/flow.md).
+`intake` fills it, `service` asks.
 """
 
 from __future__ import annotations
@@ -40,18 +42,43 @@ class Repeats:
         names: hand-overs that are finished, oldest first.
     """
 
-    __slots__ = ("_names", "_offsets", "_order")
+    __slots__ = ("_begun", "_names", "_offsets", "_order")
 
     def __init__(self, offsets: Iterable[int] = (), names: Iterable[str] = ()) -> None:
         self._offsets = Offsets(offsets)
         self._order: deque[str] = deque()
         self._names: set[str] = set()
+        self._begun: dict[str, int] = {}
         for name in names:
             self.is_first(name)
 
     def is_finished(self, offset: int) -> bool:
         """Whether the outcome of this very record is durable."""
         return offset in self._offsets
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a record that a predecessor may have begun has led to nothing yet but parking."""
+        return bool(self._begun)
+
+    def begin(self, recipient: str, attempts: int) -> None:
+        """A record that a predecessor may have begun is taken up, with so many attempts before it, for this recipient."""
+        self._begun[recipient] = attempts
+        if len(self._begun) > MAX_NAMES:
+            del self._begun[next(iter(self._begun))]
+
+    def put_off(self, recipient: str) -> None:
+        """Its attempt was made; there is a retry for it."""
+        self._begun.pop(recipient, None)
+
+    def end(self, recipient: str) -> None:
+        """It was delivered or returned."""
+        self._begun.pop(recipient, None)
+        self.is_first(recipient)
+
+    def is_superseded(self, recipient: str, attempts: int) -> bool:
+        """Whether a retry after so many attempts is not needed: an attempt before it is made again, or has ended so."""
+        return recipient in self._names or self._begun.get(recipient, attempts) < attempts
 
     def is_first(self, name: str) -> bool:
         """Whether this hand-over was never taken up, as far as is remembered; from now on it was."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prometheus_client import Counter, Gauge
 
 from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
-from postrail.core.identity import hand_over
+from postrail.core.identity import hand_over, settlement
 from postrail.core.limits import limits_for
-from postrail.core.records import DeadLetter, Lane, Route, RouteKind
+from postrail.core.records import DeadLetter, Delivery, Lane, Route, RouteKind
 from postrail.core.settle import Policy
 from postrail.core.topics import DEAD_LETTERS, outcomes
 from postrail.log.interface import Append, Record, TopicPartition
@@ -57,11 +58,11 @@ MAX_HOPS = 50_000
 
 
 class SenderService:
-    """Sends the mail of one pool and destination group, or of all of the configuration (None)."""
+    """Sends the mail of one pool and of some destination groups, or of all of the configuration (None)."""
 
     name = "sender"
 
-    def __init__(self, context: Context, pool: str | None = None, group: str | None = None) -> None:
+    def __init__(self, context: Context, pool: str | None = None, groups: Sequence[str] | None = None) -> None:
         config = context.config
         self._context = context
         self._config = config
@@ -86,8 +87,8 @@ class SenderService:
         self._finder = TargetFinder(config, context.resolver, context.jitter)
         pools = config.pools if pool is None else (pool,)
         self._proxies = proxies(config.pools[of_pool] for of_pool in pools)
-        groups = config.routing.groups if group is None else (group,)
-        self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in groups]
+        to_groups = config.routing.groups if groups is None else groups
+        self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in to_groups]
         self._load = Load(self._intakes, context.clock)
         self._by_name = {intake.name: intake for intake in self._intakes}
 
@@ -175,9 +176,12 @@ class SenderService:
                     raise codec.UndecodableRecord("a delivery without a route")
                 if partition.ownership is not None:
                     name = hand_over(delivery)
-                    if self._is_repeat(partition.ownership, record, name):
+                    delivery = _without_superseded(partition.ownership, delivery)
+                    if not delivery.envelope.recipients or self._is_repeat(partition.ownership, record, name):
+                        REPEATS.inc()
                         self._outcomes.record(partition, record.offset, ())
                         continue
+                    _begin(partition.ownership, record, delivery)
             except codec.UndecodableRecord as error:
                 self._bury(partition, record, error)
                 continue
@@ -199,10 +203,7 @@ class SenderService:
     @staticmethod
     def _is_repeat(ownership: Ownership, record: Record, name: str) -> bool:
         """Whether the delivery is sent, or under way, because of another record, or of this one before the commit was lost."""
-        if ownership.repeats.is_first(name) and not ownership.repeats.is_finished(record.offset):
-            return False
-        REPEATS.inc()
-        return True
+        return not ownership.repeats.is_first(name) or ownership.repeats.is_finished(record.offset)
 
     def _put(self, job: Job) -> SiteQueue:
         queue = self._queue_of(job)
@@ -336,6 +337,29 @@ class SenderService:
 
 
 _UNKNOWN_HOP = NextHop(RouteKind.MX, 0, ())
+
+
+def _without_superseded(ownership: Ownership, delivery: Delivery) -> Delivery:
+    """A retry without the recipients whose attempt is made again, because its owner died before it could say that it was made."""
+    attempts, envelope = delivery.attempts, delivery.envelope
+    if not attempts:
+        return delivery
+    names = [settlement(envelope.message_id, recipient.address) for recipient in envelope.recipients]
+    left = tuple(
+        [
+            recipient
+            for recipient, name in zip(envelope.recipients, names, strict=True)
+            if not ownership.repeats.is_superseded(name, attempts)
+        ]
+    )
+    return delivery if len(left) == len(names) else replace(delivery, envelope=envelope.to(left))
+
+
+def _begin(ownership: Ownership, record: Record, delivery: Delivery) -> None:
+    """Remember whom a record is for that a predecessor may have begun: there may be a retry for them already."""
+    if record.appended_at < ownership.inherited_before:
+        for recipient in delivery.envelope.recipients:
+            ownership.repeats.begin(settlement(delivery.envelope.message_id, recipient.address), delivery.attempts)
 
 
 async def _no_wait() -> None:

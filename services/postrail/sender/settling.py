@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import Counter, Histogram
 
+from postrail.core import identity
 from postrail.core.records import EventType
 from postrail.core.replies import PermanentFailure
 from postrail.core.settle import (
@@ -56,6 +57,7 @@ _OUTCOMES = {
 }
 
 
+_ENDS = frozenset({EventType.DELIVERED, EventType.FAILED, EventType.EXPIRED})
 _CERTAIN: dict[str, str] = {}
 
 
@@ -157,12 +159,32 @@ class Settler:
                     continue
                 counter = self._counters[group, event.type] = DELIVERIES.labels(group, outcome)
             counter.inc(len(event.recipients))
-        self._outcomes.record(job.partition, job.offset, output.appends(settlement, body), job.name)
+        appends = output.appends(settlement, body)
+        self._outcomes.record(job.partition, job.offset, appends, job.name, _ended(job, settlement))
 
     @staticmethod
     def _group(job: Job) -> str:
         route = job.delivery.route
         return route.group if route is not None else ""
+
+
+def _ended(job: Job, settlement: Settlement) -> Sequence[str]:
+    """The recipients that ended with a record for which a predecessor may have recorded a retry: that retry is a repeat."""
+    ownership = job.partition.ownership
+    if ownership is None or not (job.queued_at < ownership.inherited_before or ownership.repeats.has_begun):
+        return ()  # a parked delivery comes back as a new record, and what was begun ends with that
+    message_id = job.delivery.envelope.message_id
+    ended = []
+    for event in settlement.events:
+        names = [identity.settlement(message_id, address) for address in event.recipients]
+        if event.type in _ENDS:
+            ended += names
+            for name in names:
+                ownership.repeats.end(name)
+        elif event.type is EventType.DEFERRED:
+            for name in names:
+                ownership.repeats.put_off(name)
+    return ended
 
 
 def _log(job: Job, results: Sequence[RecipientResult], attempt: AttemptContext) -> None:
