@@ -14,7 +14,8 @@ from tests.support.kafka import KafkaBroker
 from tests.support.kafka_chaos import figures, load
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
-RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "100"))
+RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "200"))
+SESSIONS = 24
 SCALED = ("sender", "routing", "signing", "ingress")
 ALL = (*SCALED, "scheduler")
 MOST = 4
@@ -39,7 +40,7 @@ async def test_each_service_from_one_to_four_and_back_under_load(
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix, kafka={"partitions": MOST}) as world:
         await world.start()
         began = time.monotonic()
-        async with load(world, per_second=RATE, sessions=8):
+        async with load(world, per_second=RATE, sessions=SESSIONS):
             for service in SCALED:
                 await world.start(*others(service))
             await arrive(world)
@@ -59,7 +60,7 @@ async def test_rolling_restart_of_everything_under_load(
 ) -> None:
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
         await world.start()
-        async with load(world, per_second=RATE, sessions=8):
+        async with load(world, per_second=RATE, sessions=SESSIONS):
             for service in ALL:
                 await world.start(f"{service}-2")
                 await asyncio.sleep(0.2)

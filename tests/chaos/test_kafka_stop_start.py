@@ -16,7 +16,7 @@ from tests.support.kafka_world import SERVICES, KafkaWorld, kafka_world
 from tests.support.processes import daemon_folder
 
 MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "2000"))
-RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "100"))
+RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "200"))
 
 
 async def stop_system(world: KafkaWorld, cluster: KafkaCluster) -> None:
@@ -61,7 +61,7 @@ async def test_the_ledger_balances_whenever_the_system_and_the_broker_stop(
             world.have_places = True
             await world.start()
             injector = world.injector
-            async with load(world, per_second=RATE, sessions=8):
+            async with load(world, per_second=RATE, sessions=24):
                 for number, happens in enumerate(events, 1):
                     moment = random.uniform(number - 1, number) * MESSAGES / (len(events) + 1)
                     await world.until("the moment", lambda: len(injector.accepted) >= moment, 600)  # noqa: B023

@@ -22,6 +22,8 @@ from tests.support.kafka_world import GROUP, KafkaWorld
 
 QUIET_SECONDS = 0.1
 """How long what a killed process has sent may still be on its way to the brokers."""
+SUBMISSION_SECONDS = 0.05
+"""About what one submission takes a session, with the pauses that the injector makes in the content."""
 OUTBOUND = topics.outbound("default", GROUP)
 
 
@@ -95,8 +97,8 @@ async def crash_under_load(
 
 @asynccontextmanager
 async def load(world: KafkaWorld, *, per_second: float = 100.0, sessions: int = 4) -> AsyncIterator[None]:
-    """Submit without end for the time of an `async with`, at no more than this rate."""
-    world.injector.pause_seconds = 2 * sessions / per_second
+    """Submit without end for the time of an `async with`, at about this rate."""
+    world.injector.pause_seconds = 2 * max(0.0, sessions / per_second - SUBMISSION_SECONDS)
     task = asyncio.create_task(world.injector.run(sessions))
     try:
         yield
