@@ -126,6 +126,7 @@ lock: setup ## Bring the lock files to the newest allowed versions
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) --extra operator --constraint requirements.lock pyproject.toml --output-file requirements-operator.lock
 	$(LOCK) --extra operator --extra dev --constraint requirements-operator.lock pyproject.toml --output-file requirements-dev.lock
+	printf 'hatchling\nsetuptools\nwheel\n' | $(LOCK) --constraint requirements-dev.lock - --output-file requirements-build.lock
 
 .PHONY: bench
 bench: setup ## Measure throughput and latency on this machine (BENCH_ARGS=...)

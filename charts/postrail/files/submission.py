@@ -48,8 +48,8 @@ def problem(host: str, kind: str, port: int) -> str | None:
                     return f"it takes mail of anybody: {code} {text.decode(errors='replace')}"
     except (OSError, smtplib.SMTPException) as error:
         return (
-            f"{error}; are the ingress pods ready? They start when the operator has written the configuration: "
-            "kubectl get pods,ippools,senderpools"
+            f"{error}; are the ingress pods ready? They start when the operator has written the configuration; a trusted "
+            "listener waits for its Submitter: kubectl get pods,submitters"
         )
     return None
 
