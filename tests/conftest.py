@@ -23,6 +23,17 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if in_ci() else "laptop")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update` writes golden files anew instead of comparing with them; look at the difference before you commit it."""
+    parser.addoption("--update", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written."""
+    return bool(request.config.getoption("--update"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the suite that its folder names, and run the quick suites first."""
     for item in items:

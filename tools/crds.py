@@ -192,6 +192,20 @@ def _of_class(model: type[BaseModel]) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in texts.items()}
 
 
+def peering() -> Schema:
+    """The kind by which kopf's operators agree on who acts; its content is kopf's own."""
+    names = {"kind": "KopfPeering", "listKind": "KopfPeeringList", "plural": "kopfpeerings", "singular": "kopfpeering"}
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"status": free}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "kopfpeerings.kopf.dev"},
+        "spec": {"group": "kopf.dev", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes no anchors."""
 
@@ -199,16 +213,17 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def render(kind: Kind) -> str:
-    """The file of a kind."""
-    return HEADER + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=118, allow_unicode=True)
+def render(definition: Schema) -> str:
+    """The file of a CustomResourceDefinition."""
+    return HEADER + yaml.dump(definition, Dumper=_Dumper, sort_keys=False, width=118, allow_unicode=True)
 
 
 def main() -> int:
     """Write or check; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail when a file is not current")
-    current = {TARGET / f"{kind.plural}.yaml": render(kind) for kind in KINDS}
+    definitions = [*map(crd, KINDS), peering()]
+    current = {TARGET / f"{one['spec']['names']['plural']}.yaml": render(one) for one in definitions}
     if not parser.parse_args().check:
         TARGET.mkdir(parents=True, exist_ok=True)
         for path, text in current.items():

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ROOT / "services" / "postrail"
+SOURCES = (ROOT / "services" / "postrail", ROOT / "operator" / "postrail_operator")
 TARGET = ROOT / "docs" / "metrics.md"
 KINDS = frozenset({"Counter", "Gauge", "Histogram", "Summary"})
 HEADER = """# Metrics
 
-Served at `/metrics` by every worker. Generated from the declarations in the code by `make docs`; do not edit.
+Served at `/metrics` by every worker and the operator. Generated from the declarations in the code by `make docs`; do not edit.
 Label sets are closed: never a recipient's domain, an address or a message id.
 
 """
@@ -39,7 +39,7 @@ class Metric:
 def metrics() -> list[Metric]:
     """Every declaration at the top level of a module, by name."""
     found: list[Metric] = []
-    for path in sorted(SOURCES.rglob("*.py")):
+    for path in sorted(path for folder in SOURCES for path in folder.rglob("*.py")):
         if not path.name.endswith("_pb2.py"):
             found += _of_module(path)
     return sorted(found, key=lambda metric: metric.name)
@@ -59,7 +59,8 @@ def _of_module(path: Path) -> Iterator[Metric]:
             (keyword.value for keyword in value.keywords if keyword.arg == "labelnames"), None
         )
         names = tuple(ast.literal_eval(labels)) if labels is not None else ()
-        module = str(path.relative_to(SOURCES.parent)).removesuffix(".py").replace("/", ".")
+        (folder,) = (folder for folder in SOURCES if path.is_relative_to(folder))
+        module = str(path.relative_to(folder.parent)).removesuffix(".py").replace("/", ".")
         comment = _comment_above(lines, node.lineno)
         yield Metric(str(strings[0]), value.func.id.lower(), names, str(strings[1]), comment, module)
 

@@ -1,5 +1,6 @@
-"""The Kubernetes operator: turns Postrail's custom resources into the services' configuration.
+"""The Kubernetes operator: turns Postrail's custom resources into the services' configuration and into senders.
 
-Owns the custom resources and what is rendered from them. It imports `postrail.core` only, never a service, and never handles
-mail. The handlers are not written yet; the package holds its place in the layers that import-linter checks.
+Owns the custom resources and what is made of them. It imports `postrail.core` only, never a service, and never handles mail.
+Decisions are pure (`leases`, `compose`, `conditions`, `statuses`, `senders`, `render`, `plan`, `scaling`);
+`handlers`, `reconcile`, `client` and `prometheus` talk to the cluster.
 """

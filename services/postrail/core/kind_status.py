@@ -48,6 +48,8 @@ class AddressStatus(Section):
     """One address of an IPPool."""
 
     address: str
+    ehlo: str = ""
+    proxy: str | None = None
     state: Literal["Active", "Quarantined", "Draining", "Taken", "Idle"]
     """Active: mail leaves from it. Quarantined: no new mail is given to it. Draining: it is no longer in the spec, and mail
     may still wait for it. Taken: another pool has it. Idle: no SenderPool uses it."""

@@ -65,6 +65,14 @@ class SiteTable:
             return self._sites[name]
         return Site(name_of_hosts([host for _, host in hosts]), DEFAULT_GROUP)
 
+    def named(self, name: str) -> Site | None:
+        """The site of a provider; None where there is none of this name."""
+        return self._sites.get(name)
+
+    def count_in(self, group: str) -> int:
+        """How many providers' sites a destination group has."""
+        return sum(site.group == group for site in self._sites.values())
+
     def _site(self, provider: ProviderConfig) -> Site:
         group = provider.group or provider.name
         return Site(provider.name, group if group in self._groups else DEFAULT_GROUP, provider.name)
