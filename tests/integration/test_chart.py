@@ -305,6 +305,7 @@ REFUSED = [
     ("ingress.replicas=two", "at '/ingress/replicas': got string, want integer"),
     ("routing.groups={gmail}", "routing.groups must contain default"),
     ("senders.hostNetwork.enabled=true", "need a namespace of their own"),
+    ("senders.hostNetwork.enabled=true,senders.hostNetwork.namespace=out", "cannot mount a claim of this one"),
     ("senders.hostNetwork.namespace=out,egress.enabled=true", "set egress.image (a SOCKS5 server)"),
     ("senders.drainSeconds=80", "it must exceed senders.drainSeconds + ingress.preStopSeconds + 30 (115)"),
     ("config.pools.a=1", "config.pools: the operator writes pools from their objects; remove it"),

@@ -1,16 +1,18 @@
 """`helm test`: does the ingress answer on every listener, offer TLS, and refuse to be an open relay?
 
-`python submission.py HOST KIND:PORT…`; exit status 1 and a line for each problem. It submits no mail.
+`python submission.py HOST KIND:PORT…`; exit status 1 and a line for each problem. It submits no mail. PATIENCE_SECONDS in the
+environment says how long a listener may take to answer.
 """
 
 from __future__ import annotations
 
+import os
 import smtplib
 import ssl
 import sys
 import time
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "60"))
 
 
 def connect(host: str, kind: str, port: int) -> smtplib.SMTP:
@@ -29,7 +31,7 @@ def connect(host: str, kind: str, port: int) -> smtplib.SMTP:
         except (OSError, smtplib.SMTPException):
             if time.monotonic() > until:
                 raise
-            time.sleep(2)
+            time.sleep(1)
         else:
             return session
 
@@ -39,7 +41,9 @@ def problem(host: str, kind: str, port: int) -> str | None:
     try:
         with connect(host, kind, port) as session:
             session.ehlo()
-            if kind != "trusted" and not session.has_extn("auth"):
+            if kind == "trusted":
+                return None  # the client's address decides, so it may well take mail of this pod
+            if not session.has_extn("auth"):
                 return "AUTH is not offered"
             code, _ = session.mail("probe@example.invalid")
             if code == 250:

@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "postrail.sendersNamespace" -}}
-{{- .Values.senders.hostNetwork.namespace | default .Release.Namespace }}
+{{- ternary .Values.senders.hostNetwork.namespace .Release.Namespace (or .Values.senders.hostNetwork.enabled .Values.egress.enabled) }}
 {{- end }}
 
 {{/* Whether an object of an API is made: "auto" where the cluster has it. Argument: list root, value, API. */}}
