@@ -92,15 +92,24 @@ def leases(objects: Objects, users: Mapping[str, str], drained: frozenset[str]) 
 
     Args:
         users: as `pool_users`.
-        drained: SenderPools of which it is known that nothing waits in their senders' queues.
+        drained: SenderPools of which it is known that nothing waits in their senders' queues, and that all services have read
+            the present configuration. An address is free when it was draining already, so that no new mail comes for it.
     """
     existing = {item.name for item in objects.sender_pools}
+    draining = {
+        (item.name, entry["address"])
+        for item in objects.ip_pools
+        for entry in item.status.get("addresses", ())
+        if entry.get("state") == State.DRAINING
+    }
     held = {item.name: _held(item) for item in objects.ip_pools}
     stuck = {
         (item.name, address)
         for item in objects.ip_pools
         for address, (_, leased_to) in held[item.name].items()
-        if leased_to in existing - drained and address not in annotated(item, RELEASE, held[item.name])
+        if leased_to in existing
+        and not (leased_to in drained and (item.name, address) in draining)
+        and address not in annotated(item, RELEASE, held[item.name])
     }
     owners = first_come(_claims(objects, held, stuck))
     found: list[Lease] = []

@@ -121,9 +121,17 @@ def stamped(manifest: Manifest) -> Manifest:
 
 
 def template_secrets(template: Mapping[str, Any]) -> frozenset[str]:
-    """The Secrets that the pods of a template mount."""
-    volumes = template["spec"]["template"]["spec"].get("volumes", ())
-    return frozenset(volume["secret"]["secretName"] for volume in volumes if "secret" in volume)
+    """The Secrets that the pods of a template mount, or take variables from."""
+    pod = template["spec"]["template"]["spec"]
+    mounted = {volume["secret"]["secretName"] for volume in pod.get("volumes", ()) if "secret" in volume}
+    containers = (*pod.get("initContainers", ()), *pod["containers"])
+    taken = {
+        variable["valueFrom"]["secretKeyRef"]["name"]
+        for container in containers
+        for variable in container.get("env", ())
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    }
+    return frozenset(mounted | taken)
 
 
 def deployment(
@@ -155,6 +163,9 @@ def deployment(
     for spread in pod["spec"].get("topologySpreadConstraints", ()):
         spread["labelSelector"] = {"matchLabels": selector}
     _place(pod, container, ip_pool, port)
+    if port is not None:  # a node has the port once, so the old pod goes first
+        strategy = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}, "type": "RollingUpdate"}
+        made["spec"]["strategy"] = strategy
     return made
 
 

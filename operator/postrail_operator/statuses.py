@@ -112,7 +112,7 @@ def _sender_pool(
             )
             for state in senders
         ),
-        addresses=sum(lease.leased_to == item.name for lease in made.leases),
+        address_count=sum(lease.leased_to == item.name for lease in made.leases),
         eligible_deliveries=load.eligible if load else None,
         oldest_age_seconds=round(load.oldest_seconds) if load else None,
         limits_used_percent=round(load.limits_used * 100) if load else None,

@@ -42,6 +42,7 @@ spec:
           image: postrail:0.1.0
           args: [sender, --config, /etc/postrail/config/postrail.yaml]
           ports: [{name: health, containerPort: 9464}]
+          env: [{name: AWS_ACCESS_KEY_ID, valueFrom: {secretKeyRef: {name: s3, key: access-key-id}}}]
           volumeMounts: [{name: config, mountPath: /etc/postrail/config, readOnly: true}]
       volumes:
         - {name: config, secret: {secretName: postrail-config}}

@@ -44,7 +44,12 @@ def test_address_taken_out_of_the_spec_drains_and_nobody_else_gets_it() -> None:
     assert got["one", A].state is State.DRAINING
     assert got["one", A].leased_to == "p"
     assert got["two", A].state is State.TAKEN
-    after = found(*bodies, drained=frozenset({"p"}))
+    assert found(*bodies, drained=frozenset({"p"}))["one", A].state is State.DRAINING, (
+        "new mail may have come a moment ago"
+    )
+    told = (ip_pool("one", B, status=held(A, "p", "Draining")), *bodies[1:])
+    assert found(*told)["one", A].state is State.DRAINING
+    after = found(*told, drained=frozenset({"p"}))
     assert ("one", A) not in after
     assert after["two", A].owner == "two"
 
@@ -56,16 +61,12 @@ def test_annotation_releases_an_address_that_nobody_can_see_drain() -> None:
 
 
 def test_pool_that_changes_its_addresses_keeps_the_old_ones_until_they_are_drained() -> None:
-    bodies = (
-        ip_pool("one", A, status={**held(A, "p"), "usedBy": "p"}),
-        ip_pool("two", B),
-        sender_pool("p", "s", "two"),
-        sender_pool("q", "t", "one"),
-    )
-    got = found(*bodies)
+    rest = (ip_pool("two", B), sender_pool("p", "s", "two"), sender_pool("q", "t", "one"))
+    got = found(ip_pool("one", A, status={**held(A, "p"), "usedBy": "p"}), *rest)
     assert (got["one", A].state, got["one", A].leased_to) == (State.DRAINING, "p")
     assert (got["two", B].state, got["two", B].leased_to) == (State.ACTIVE, "p")
-    after = found(*bodies, drained=frozenset({"p"}))
+    told = ip_pool("one", A, status={**held(A, "p", "Draining"), "usedBy": "q"})
+    after = found(told, *rest, drained=frozenset({"p"}))
     assert (after["one", A].state, after["one", A].leased_to) == (State.ACTIVE, "q")
 
 

@@ -155,6 +155,7 @@ def test_direct_senders_have_a_namespace_and_ports_of_their_own() -> None:
     assert pod["spec"]["nodeSelector"] == {"mail": "a"}
     port = container["ports"][0]["containerPort"]
     assert container["args"][-2:] == ["--health-port", str(port)]
+    assert sender["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}, "one port, one pod"
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
     assert sender["spec"]["replicas"] == 2, "one on each node that has the addresses"
     copies = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found if one["kind"] == "Secret"}
@@ -187,7 +188,7 @@ def test_changed_hash_rolls_ingress_and_changed_key_does_not() -> None:
 
 def test_rollout_is_asked_for_once() -> None:
     made = compose(BASE, read(*WHOLE))
-    chart = {
+    chart: Manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
@@ -218,7 +219,7 @@ def test_host_ports_are_never_twice() -> None:
 
 
 def test_secrets_of_the_template_are_found() -> None:
-    assert template_secrets(TEMPLATE) == {"postrail-config", "kafka"}
+    assert template_secrets(TEMPLATE) == {"postrail-config", "kafka", "s3"}
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class SenderPoolStatus(KindStatus):
     selector: str = ""
     """The labels of its senders' pods."""
     senders: Annotated[tuple[SenderStatus, ...], Field(max_length=ENTRIES, json_schema_extra=_keyed("name"))] = ()
-    addresses: int = 0
+    address_count: int = 0
     """Addresses that it may send from."""
     eligible_deliveries: int | None = None
     """Deliveries that could be sent now; absent while nobody can tell."""
