@@ -31,9 +31,9 @@ def feed(handshake: Handshake, data: bytes) -> bytes:
 def test_connect_without_authentication() -> None:
     handshake = Handshake("192.0.2.25", 25)
     assert feed(handshake, b"") == b"\x05\x01\x00"
-    assert not handshake.asked
+    before = handshake.asked
     assert feed(handshake, NO_AUTHENTICATION) == b"\x05\x01\x00\x01\xc0\x00\x02\x19\x00\x19"
-    assert handshake.asked
+    assert (before, handshake.asked) == (False, True)
     assert feed(handshake, ANSWER_V4) == b""
     assert handshake.bound == Bound(ip_address("192.0.2.1"), 0x1234)
     assert handshake.wanted_bytes == 0
