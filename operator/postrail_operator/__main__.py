@@ -30,6 +30,7 @@ TEMPLATE_FILE = "sender.yaml"
 def main() -> int:
     """Run it; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         settings = read_settings(os.environ)
         base = read_mapping(Path(settings.base_file))

@@ -68,7 +68,7 @@ def body(kind: str, name: str, spec: Mapping[str, Any], *, age: int = 0, **more:
         "annotations": more.get("annotations", {}),
     }
     if more.get("deleting"):
-        metadata["deletionTimestamp"] = "2026-11-22T11:00:00Z"
+        metadata |= {"deletionTimestamp": "2026-11-22T11:00:00Z", "finalizers": ["postrail.io/in-use"]}
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
