@@ -78,7 +78,11 @@ def test_every_dependency_is_explained() -> None:
 def test_ci_installs_the_packages_of_every_required_tool() -> None:
     suites = [path for path in python_files("tests") if path != Path(__file__)]
     required = {name for path in suites for name in REQUIRED_TOOL.findall(path.read_text(encoding="utf-8"))}
+    built = required & tools.BUILT_BY_MAKE.keys()
+    required -= built
     assert required - tools.DEBIAN_PACKAGES.keys() == set(), "add the tool to DEBIAN_PACKAGES in tests/support/tools.py"
+    targets = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split()
+    assert {tools.BUILT_BY_MAKE[name] for name in built} - set(targets) == set(), "let .ci/run build it"
     lines = (ROOT / ".ci" / "packages").read_text(encoding="utf-8").splitlines()
     installed = {line.partition("#")[0].strip() for line in lines}
     assert {package for name in required for package in tools.DEBIAN_PACKAGES[name].split()} - installed == set()
