@@ -138,5 +138,5 @@ class IngressService:
                 look_at = now + _LOOK_SECONDS
                 try:
                     desk.queue_records = await desk.acceptance.waiting()
-                except LogError:
-                    LOG.exception("backlog_unknown")
+                except LogError as error:
+                    LOG.warning("backlog_unknown", reason=str(error), action="submission goes by the last figure")
