@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from postrail.core.records import EventType
-from tests.support.certificates import write_certificate
+from postrail.demo.credentials import write_certificate
 from tests.support.scripted_smtp import scripted
 from tests.support.sending import BODY, a_delivery, sender_config, sending
 

@@ -6,8 +6,8 @@ import ssl
 from pathlib import Path
 
 from postrail.core.config import TLSConfig
+from postrail.demo.credentials import write_certificate
 from postrail.shell.tls_server import ServerCertificate
-from tests.support.certificates import write_certificate
 from tests.support.ingress import (
     SUBMISSION,
     SUBMISSIONS,

@@ -20,6 +20,7 @@ from argon2 import PasswordHasher
 from postrail.core import topics
 from postrail.core.config import Config
 from postrail.core.records import Event, Message
+from postrail.demo.credentials import write_certificate
 from postrail.ingress.service import IngressService
 from postrail.log.interface import Log
 from postrail.log.sqlite import open_log
@@ -27,7 +28,6 @@ from postrail.shell.blobs import DirectoryBlobStore
 from postrail.shell.context import Context
 from postrail.shell.dns import Resolver
 from postrail.wire import codec
-from tests.support.certificates import write_certificate
 
 T = TypeVar("T")
 PASSWORD = "correct horse"

@@ -2,7 +2,7 @@
 
 Owns how tools/kafka is used by tests: what is missing skips on a laptop and fails in the CI. With KAFKA_BOOTSTRAP_SERVERS set the
 shared broker is that one, so tests use names of their own (`kafka_prefix`) and leave other topics alone. Neighbours:
-tools/kafka (which fetches and runs it), `tools` (the rule), `certificates`.
+tools/kafka (which fetches and runs it), `tools` (the rule).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 
 import pytest
 
-from tests.support.certificates import write_certificate
+from postrail.demo.credentials import write_certificate
 from tests.support.processes import daemon_folder
 from tests.support.tools import in_ci, require_tool
 from tools.kafka import distribution

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from argon2 import PasswordHasher
 
-from tests.support.certificates import write_certificate
+from postrail.demo.credentials import write_certificate
 from tests.support.dns_server import BROKEN, DnsServer, serving, zone_text
 from tests.support.dovecot import Dovecot
 from tests.support.postfix import Postfix

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import write_certificate
+from postrail.demo.credentials import write_certificate
 from tests.support.maildir import Maildir
 from tests.support.processes import Daemon, accepts, tail, wait_for
 from tests.support.tools import in_ci, require_tool
