@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from postrail.core import kinds
+from postrail.core.annotations import ABANDON
 from postrail.core.conditions import Condition, ConditionType, Reason, Truth
 from postrail.core.kind_specs import BindingMode, DkimSpec
 from postrail_operator.compose import Composition
@@ -200,10 +201,6 @@ def _stream_in_use(item: Item[Any], objects: Objects, made: Composition) -> Foun
         return None
     text = f"Submitters use its stream {stream}: {', '.join(users)}; delete them, or give them another stream"
     return _false(ConditionType.RELEASED, Reason.IN_USE, text)
-
-
-ABANDON = "postrail.io/abandon-queue"
-"""Annotation of a SenderPool, value true: it may go although nobody can tell whether mail waits for it."""
 
 
 def _mail_queued(item: Item[Any], made: Composition, seen: Seen) -> Found:

@@ -11,13 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from postrail.core.annotations import QUARANTINE, RELEASE
 from postrail.core.kind_specs import AddressSpec, IPPoolSpec
 from postrail_operator.objects import Item, Objects
-
-QUARANTINE = "postrail.io/quarantine"
-"""Annotation of an IPPool: addresses that get no new mail, separated by commas; `*` for all."""
-RELEASE = "postrail.io/release"
-"""Annotation of an IPPool: addresses that are given up although mail may wait for them, separated by commas."""
 
 
 class State(StrEnum):
