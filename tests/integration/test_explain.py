@@ -19,7 +19,7 @@ ZONES = {
         "plain.test",
         "@ IN MX 10 mx1\n@ IN MX 20 mx2\nmx1 IN A 192.0.2.10\nmx1 IN AAAA 2001:db8::10\n"
         "own IN MX 5 mail.sender.test.\nlame IN MX 10 nowhere\nbehind IN MX 10 loop\nloop IN A 127.0.0.1\n"
-        "six IN MX 10 mx6\nmx6 IN AAAA 2001:db8::6\n",
+        "held IN MX 10 mx1\nsix IN MX 10 mx6\nmx6 IN AAAA 2001:db8::6\n",
     ),
     "null.test": zone_text("null.test", "@ IN MX 0 .\n"),
     "google.com": zone_text("google.com", "@ IN MX 10 smtp\nsmtp IN A 192.0.2.20\n"),
@@ -50,7 +50,10 @@ def explain(tmp_path: Path, server: DnsServer, capsys: pytest.CaptureFixture[str
             "local_domains": {"local.test": {"host": "unix:/run/store/lmtp"}},
             "smarthosts": {"partner.test": {"host": "192.0.2.30", "port": 2525}},
         },
-        "delivery": {"domain_limits": {"plain.test": {"connections": 3}}},
+        "delivery": {
+            "domain_limits": {"plain.test": {"connections": 3}},
+            "site_limits": {"mx1.plain.test": {"suspend": True}},
+        },
     }
     file = tmp_path / "postrail.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -113,6 +116,7 @@ def test_configured_hops(explain: Explain, address: str, kind: str, next_hop: st
         ("a b@plain.test", 1, "not a valid address"),
         ("user@broken.test", 75, "answered SERVFAIL"),
         ("user@lame.plain.test", 75, "none of the hosts has an address"),
+        ("user@held.plain.test", 75, "192.0.2.2: mail to mx1.plain.test is suspended (limits of the site)"),
         ("user@behind.plain.test", 75, "only addresses of this machine itself"),
     ],
 )

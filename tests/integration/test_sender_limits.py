@@ -74,6 +74,22 @@ async def test_a_dead_site_is_parked_and_delays_nobody(tmp_path: Path) -> None:
     hole.close()
 
 
+async def test_a_suspended_site_gets_nothing_and_delays_nobody(tmp_path: Path) -> None:
+    config = sender_config(tmp_path, site_limits={"mx.slow.example": {"suspend": True}})
+    async with scripted() as server, sending(tmp_path, config, mx=TWO_SITES, addresses=TWO_ADDRESSES) as sender:
+        held = a_delivery(server.port, "u@slow.example", next_hop="slow.example", site="mx.slow.example")
+        await sender.put((held, BODY), (a_delivery(server.port, TO), BODY))
+        events = await sender.events(2)
+        assert len(of_type(events, EventType.DELIVERED)) == 1
+        [parked] = of_type(events, EventType.PARKED)
+        assert parked.detail == "mail to mx.slow.example is suspended (limits)"
+        [waiting] = await sender.deferrals()
+        assert waiting.delivery.envelope.recipients[0].address == "u@slow.example"
+        assert waiting.delivery.attempts == 0
+        assert 0 < waiting.due_at - waiting.deferred_at <= 300
+        assert server.messages == 1
+
+
 async def test_an_unreachable_site_is_left_alone(tmp_path: Path) -> None:
     async with sending(tmp_path, sender_config(tmp_path)) as sender:
         await sender.put(*((a_delivery(1, f"u{number}@example.com"), BODY) for number in range(10)))

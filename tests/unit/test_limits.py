@@ -40,6 +40,17 @@ def test_the_narrower_rule_wins() -> None:
     assert limits(domain="x.example", **config).connections == 1
 
 
+def test_a_site_is_suspended_for_all_sources_or_for_one() -> None:
+    config: dict[str, Any] = {
+        "default_limits": {"suspend": True},
+        "provider_limits": {"gmail": {"suspend": False, "sources": {OTHER: {"suspend": True}}}},
+    }
+    assert not limits().suspend
+    assert limits(**config).suspend
+    assert not limits(site="gmail", **config).suspend
+    assert limits(OTHER, site="gmail", **config).suspend
+
+
 def test_one_source_wins_over_all_at_its_level_and_loses_to_the_next() -> None:
     config: dict[str, Any] = {
         "default_limits": {"connections": 1, "sources": {ONE: {"connections": 2}}},

@@ -148,6 +148,10 @@ async def _explain_hop(config: Config, resolver: Resolver, so_far: Explanation, 
     if other_version and len(other_version) == sum(1 for source in sources if source.weight):
         status = EXIT_TEMPORARY
     problems += other_version
+    suspended = [source.address for source in sources if source.weight and source.limits.suspend]
+    if suspended and len(suspended) == sum(1 for source in sources if source.weight):
+        status = EXIT_TEMPORARY
+    problems += [f"{address}: mail to {hop.site} is suspended (limits of the site)" for address in suspended]
     required = any(source.limits.tls_required for source in sources)
     provider = SiteTable(config.routing).of(so_far.domain, hop.hosts).provider if hop.hosts else ""
     return Explanation(

@@ -276,6 +276,8 @@ class SourceLimits(Section):
     messages_per_second: Annotated[float, Field(gt=0)] | None = None
     new_connections_per_minute: Annotated[float, Field(gt=0)] | None = None
     tls_required: bool | None = None
+    suspend: bool | None = None
+    """True sends nothing there: mail is parked, and goes within minutes of the end of it, at the pace of the other limits."""
 
 
 class LimitsConfig(SourceLimits):

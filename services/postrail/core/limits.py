@@ -23,6 +23,7 @@ class Limits:
     messages_per_second: float = 100.0
     new_connections_per_minute: float = 100.0
     tls_required: bool = False
+    suspend: bool = False
 
 
 DEFAULT_LIMITS = Limits()

@@ -41,6 +41,8 @@ STALE_RETRY_SECONDS = 1.0
 """How often a process that may have lost a partition looks whether it still has it."""
 CAUTION_SECONDS = 60.0
 """How long no further connection is opened after a site refused one beside those that work."""
+SUSPENDED_SECONDS = 300.0
+"""How long mail of a suspended site is parked before it is looked at again; a long line waits for its turn."""
 
 
 class Owner(Protocol):
@@ -143,8 +145,12 @@ class SiteQueue:
 
     def put(self, job: Job) -> None:
         """Take a delivery; what cannot go now is parked at once. `pump` afterwards."""
-        bundle = self.backlog.bundle(job.hop)
         now = self._loop.time()
+        if self.limits.suspend:
+            wait_seconds = self._parking.blocked(SUSPENDED_SECONDS, self._throughput.seconds_each, now)
+            self._owner.settler.park(job, wait_seconds, f"mail to {self.site} is suspended (limits)")
+            return
+        bundle = self.backlog.bundle(job.hop)
         blocked_seconds = max(self._back_off.remaining_seconds(now), bundle.back_off.remaining_seconds(now))
         if blocked_seconds:
             reason = bundle.back_off.reason or self._back_off.reason
