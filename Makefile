@@ -22,7 +22,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --up
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: $(STAMP) ## Create .venv with the locked dependencies and this package (PYTHON=python3.x chooses the interpreter)
@@ -58,7 +58,11 @@ helm: setup ## Build Helm, which tests of the chart run, into the cache, once (n
 
 .PHONY: test
 test: setup ## Run the unit, integration and chaos suites in one pytest run
-	$(BIN)/pytest $(PYTEST_ARGS) tests
+	$(BIN)/pytest $(PYTEST_ARGS) --ignore tests/cluster tests
+
+.PHONY: test-e2e
+test-e2e: setup ## Run the end-to-end tests on a Kubernetes cluster: that of KUBECONFIG, or one that POSTRAIL_CLUSTER_TOOL starts
+	$(BIN)/python -m tests.cluster $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## Run the unit suite only: no sockets, no sleeps

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (Versity's gateway over a folder), which tests stop, kill and start again.
+"""A real S3 server, usually on loopback (Versity's gateway over a folder), which tests stop, kill and start again.
 
 Owns its start and what lies in its folder. `tools/s3_server.py` builds the program; a test that needs it skips on a laptop where
 it was not built, and fails in the CI.
@@ -27,8 +27,9 @@ BUCKET = "bodies"
 class S3Server:
     """One server and its bucket."""
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, folder: Path, address: str) -> None:
         self.folder = folder
+        self.address = address
         self.port = free_port()
         self._program = program
         (folder / "buckets" / BUCKET).mkdir(parents=True)
@@ -37,7 +38,7 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def config(self, **changes: object) -> S3Config:
         """The section blobs.s3 for it, with short times."""
@@ -83,18 +84,18 @@ class S3Server:
 
     def _start(self) -> Daemon:
         keys = ["--access", ACCESS_KEY, "--secret", SECRET_KEY]
-        place = ["--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet"]
+        place = ["--port", f"{self.address}:{self.port}", "--keep-alive", "--quiet"]
         daemon = Daemon(
             [self._program, *place, *keys, "posix", self.folder / "buckets"],
             self.folder / "s3.log",
             environment={"GOMAXPROCS": "2"},
         )
-        daemon.wait_until("it accepts connections", lambda: accepts("127.0.0.1", self.port))
+        daemon.wait_until("it accepts connections", lambda: accepts(self.address, self.port))
         return daemon
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """A server that keeps its objects in the folder; skips or fails the test where the program is missing."""
     program = server()
     if program is None:
@@ -102,7 +103,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         if in_ci():
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    running = S3Server(program, folder)
+    running = S3Server(program, folder, address)
     try:
         yield running
     finally:

@@ -1,0 +1,108 @@
+"""The tool that starts a one-node cluster on this machine: where it is, and what is prepared with it before pytest runs.
+
+Its commands are `up`, `build-image`, `kafka` and `run`. Owns nothing that a test looks at: everything is told in the variables
+of `cluster_place`. The cluster is left running, for the next run; its addresses and images, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import cluster_place
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIABLE = "POSTRAIL_CLUSTER_TOOL"
+NUMBER = "POSTRAIL_E2E_NUMBER"
+"""Several runs on one cluster at the same time take different ones, 0 to 255."""
+INTERFACE = "node0"
+NODE_ADDRESS = "10.200.0.1"
+POOL_HOSTS = range(11, 17)
+RECEIVER_HOSTS = range(101, 109)
+IN_THE_IMAGE = (
+    "Dockerfile",
+    "pyproject.toml",
+    "requirements-build.lock",
+    "requirements-operator.lock",
+    "services",
+    "operator",
+)
+
+
+def find() -> Path | None:
+    """The folder of the tool, or None where there is none."""
+    given = os.environ.get(VARIABLE)
+    folder = Path(given) if given else ROOT.parent / "shared" / "cluster"
+    return folder if (folder / "up").is_file() else None
+
+
+def prepare(tool: Path) -> dict[str, str]:
+    """Start the cluster, build the images, and add the addresses; what the tests' environment must say about it."""
+    number = int(os.environ.get(NUMBER, "0"))
+    _run(tool / "up")
+    image = f"postrail:e2e-{_digest()}"
+    if not _has_image(image):
+        _run(tool / "build-image", ROOT, image)
+    _run(tool / "kafka")
+    network = f"198.18.{number}"  # RFC 2544: for tests
+    pool = [f"{network}.{host}" for host in POOL_HOSTS]
+    receivers = [f"{network}.{host}" for host in RECEIVER_HOSTS]
+    for address in (*pool, *receivers):
+        _run(tool / "run", "ip", "address", "replace", f"{address}/32", "dev", INTERFACE)
+    home = Path(os.environ.get("CLUSTER_HOME") or Path.home() / ".cache" / "one-node-cluster")
+    volumes = home / "volumes" / f"e2e-{number}"
+    return {
+        cluster_place.NAMESPACE: os.environ.get(cluster_place.NAMESPACE) or f"postrail-e2e-{number}",
+        cluster_place.IMAGE: image,
+        cluster_place.KAFKA_IMAGE: "localhost/kafka:4.1.0",
+        cluster_place.POOL: ",".join(pool),
+        cluster_place.RECEIVERS: ",".join(receivers),
+        cluster_place.SERVER: NODE_ADDRESS,
+        cluster_place.ZONES: os.environ.get("CLUSTER_ZONES") or str(home / "zones"),
+        cluster_place.VOLUMES: str(volumes),
+    }
+
+
+def _digest() -> str:
+    """Of what the image is made of, so that an image is built once for each state of the code."""
+    found = hashlib.sha256()
+    for name in IN_THE_IMAGE:
+        path = ROOT / name
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix != ".pyc")
+        for file in files:
+            if file.is_file():
+                found.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _has_image(image: str) -> bool:
+    """Whether the node has it: asked of the node's own list."""
+    home = Path(os.environ.get("CLUSTER_HOME") or Path.home() / ".cache" / "one-node-cluster")
+    init = home / "run" / "init"
+    pid = init.read_text(encoding="ascii").split()[0]
+    command = [
+        "nsenter",
+        "--target",
+        pid,
+        "--mount",
+        "--pid",
+        "--net",
+        "--",
+        "ctr",
+        "--namespace",
+        "k8s.io",
+        "images",
+        "ls",
+        "-q",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"docker.io/library/{image}" in done.stdout.splitlines()
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        sys.exit(f"test-e2e: {' '.join(map(str, command))} failed with {done.returncode}")
