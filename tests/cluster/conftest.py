@@ -22,13 +22,14 @@ from tests.support.cluster_zones import Zones
 from tests.support.kubectl import Kubectl
 from tests.support.s3 import s3_server
 
+HERE = Path(__file__).parent
 SECONDS_A_TEST = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Pods take their time."""
     for item in items:
-        if item.get_closest_marker("timeout") is None:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(SECONDS_A_TEST))
 
 

@@ -35,26 +35,30 @@ class Receivers:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="receivers", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._arrivals: list[Arrival] = []
         self._receivers: dict[str, Receiver] = {}
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="receivers", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for receiver in self._receivers.values():
             self._do(receiver.stop())
+        assert self._loop is not None
+        assert self._thread is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
 
     def listen(self, address: str, behaviour: Behaviour | None = None) -> None:
         """Take mail on an address."""
-        receiver = Receiver(f"receiver-{address}", address, SMTP_PORT, behaviour or Behaviour(), self._took, self._tls)
+        receiver = Receiver(f"receiver-{address}", address, SMTP_PORT, behaviour or Behaviour(), self.took, self._tls)
         self._do(receiver.start())
         self._receivers[address] = receiver
 
@@ -75,12 +79,14 @@ class Receivers:
         with self._lock:
             return [arrival for arrival in self._arrivals if arrival.ledger_id.startswith(run)]
 
-    def _took(self, received: Received) -> None:
+    def took(self, received: Received) -> None:
+        """A receiver has taken a message."""
         arrival = Arrival(time.time(), ledger_id_of(received.content) or "", received)
         with self._lock:
             self._arrivals.append(arrival)
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
+        assert self._loop is not None, "receivers are used as a context manager"
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
