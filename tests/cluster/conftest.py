@@ -73,7 +73,7 @@ def receivers(place: Place, zones: Zones, folder: Path) -> Iterator[Receivers]:
 @pytest.fixture(scope="session")
 def storage(place: Place, folder: Path) -> Iterator[str]:
     """The endpoint of an S3 server that pods reach."""
-    with s3_server(folder / "s3", place.server) as running:
+    with s3_server(folder / "s3", place.server, place.server_port) as running:
         yield running.endpoint
 
 

@@ -6,7 +6,7 @@ does, beside KUBECONFIG:
     POSTRAIL_E2E_IMAGE                the image, as pods name it
     POSTRAIL_E2E_POOL_ADDRESSES       four or more addresses, all of one node (POSTRAIL_E2E_NODE; default: the first one)
     POSTRAIL_E2E_RECEIVER_ADDRESSES   four or more addresses of this machine, on whose port 25 that node reaches the tests
-    POSTRAIL_E2E_SERVER_ADDRESS       one that pods reach, for the tests' S3 server
+    POSTRAIL_E2E_SERVER_ADDRESS       one that pods reach, for the tests' S3 server; `:PORT` may follow
     POSTRAIL_E2E_ZONES                the folder from which the cluster's DNS reads zone files, `db.ZONE` each
     POSTRAIL_E2E_NAMESPACE            optional; the senders' namespace has `-senders` behind it
     POSTRAIL_E2E_KAFKA_IMAGE          optional; an image that starts a broker by itself
@@ -45,7 +45,7 @@ class Place:
     Attributes:
         pool: addresses of one node, from which mail leaves.
         receivers: addresses on which the tests listen.
-        server: an address on which the tests' S3 server listens.
+        server: an address on which the tests' S3 server listens; `server_port`: 0 takes a free port.
         zones: the folder of zone files.
         volumes: a folder of the node; None: the broker has no volume.
         node: on which pools' addresses are; "": the first one.
@@ -58,6 +58,7 @@ class Place:
     pool: tuple[str, ...]
     receivers: tuple[str, ...]
     server: str
+    server_port: int
     zones: Path
     volumes: Path | None
     node: str
@@ -89,13 +90,15 @@ def read_place(environment: Mapping[str, str] = os.environ) -> Place:
         raise NoPlace(
             f"KUBECONFIG names a cluster, but not set: {', '.join(missing)}; see tests/support/cluster_place.py"
         )
+    server, _, port = environment[SERVER].partition(":")
     return Place(
         environment.get(NAMESPACE) or "postrail-e2e",
         environment[IMAGE],
         environment.get(KAFKA_IMAGE, ""),
         tuple(environment[POOL].split(",")),
         tuple(environment[RECEIVERS].split(",")),
-        environment[SERVER],
+        server,
+        int(port or 0),
         Path(environment[ZONES]),
         Path(environment[VOLUMES]) if environment.get(VOLUMES) else None,
         environment.get(NODE, ""),

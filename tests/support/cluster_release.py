@@ -6,6 +6,7 @@ test's. Neighbours: `cluster_place` (where), `kubectl` (how).
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from argon2 import PasswordHasher
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from postrail.core.kinds import API_VERSION
+from postrail.core.kinds import API_VERSION, GROUP
 from tests.support import s3
 from tests.support.cluster_place import Place
 from tests.support.cluster_zones import Zones
@@ -63,7 +64,7 @@ class Release:
     place: Place
     zones: Zones
     s3_endpoint: str
-    password: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    password: str = ""
     values: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,6 +92,10 @@ class Release:
 
     def prepare(self) -> None:
         """Namespaces, the S3 server's password, the broker's volume, the node's label. Raises CommandFailed."""
+        if (
+            self.kubectl.get("customresourcedefinition", f"ippools.{GROUP}") is not None
+        ):  # Helm installs, but does not change them
+            self.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CHART / "crds"))
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.kubectl.apply(resource("Namespace", self.place.namespace, labels=restricted))
         login = {"access-key-id": s3.ACCESS_KEY, "secret-access-key": s3.SECRET_KEY}
@@ -119,22 +124,28 @@ class Release:
         return int(history[-1]["revision"])
 
     def publish(self, folder: Path) -> list[Manifest]:
-        """A DKIM key and a password as Secrets, and the key in the DNS; the Secrets, to be applied."""
-        key = generate_private_key(public_exponent=65537, key_size=2048)
-        form = serialization.PrivateFormat.PKCS8
-        pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        """A DKIM key and a password as Secrets, and the key in the DNS; the Secrets, to be applied.
+
+        A release that was kept keeps its own, so that its pods need not roll.
+        """
+        dkim = self.entries("dkim") or {f"{SELECTOR}.pem": new_key()}
+        password = self.entries("password")
+        self.password = password.get("password") or secrets.token_urlsafe(12)
+        password = password or {"password": self.password, "hash": PasswordHasher().hash(self.password)}
         file = folder / "dkim.pem"
-        file.write_bytes(pem)
+        file.write_text(dkim[f"{SELECTOR}.pem"], encoding="ascii")
         self.zones.text(f"{SELECTOR}._domainkey.shop", published(file).decode("ascii"))
         self.zones.text("shop", f"v=spf1 {' '.join(f'ip4:{address}' for address in self.place.pool)} -all")
         self.zones.text("_dmarc.shop", "v=DMARC1; p=reject")
         for number, address in enumerate(self.place.pool, 1):
             self.zones.host(f"out{number}", address)
         self.zones.write()
-        return [
-            resource("Secret", "dkim", stringData={f"{SELECTOR}.pem": pem.decode("ascii")}),
-            resource("Secret", "password", stringData={"hash": PasswordHasher().hash(self.password)}),
-        ]
+        return [resource("Secret", "dkim", stringData=dkim), resource("Secret", "password", stringData=password)]
+
+    def entries(self, secret: str) -> dict[str, str]:
+        """What a Secret has; {} where there is none. Raises CommandFailed."""
+        data = (self.kubectl.get("secret", secret) or {}).get("data") or {}
+        return {key: base64.b64decode(value).decode("ascii") for key, value in data.items()}
 
     def ip_pool(self, name: str, *addresses: str) -> Manifest:
         """An IPPool whose addresses are bound directly."""
@@ -195,6 +206,13 @@ class Release:
             self.kubectl.delete("namespace", namespace, "--wait=true", "--timeout=110s")
         self.kubectl.delete("persistentvolume", self.place.namespace, "--wait=false")
         self.kubectl("label", "node", self.node(), f"{self.node_label}-")
+
+
+def new_key() -> str:
+    """A DKIM key in PEM."""
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode("ascii")
 
 
 def rolled_out(deployment: Manifest) -> bool:

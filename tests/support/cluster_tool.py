@@ -20,6 +20,7 @@ NUMBER = "POSTRAIL_E2E_NUMBER"
 """Several runs on one cluster at the same time take different ones, 0 to 255."""
 INTERFACE = "node0"
 NODE_ADDRESS = "10.200.0.1"
+SERVER_PORTS = 9300
 POOL_HOSTS = range(11, 17)
 RECEIVER_HOSTS = range(101, 109)
 IN_THE_IMAGE = (
@@ -60,7 +61,7 @@ def prepare(tool: Path) -> dict[str, str]:
         cluster_place.KAFKA_IMAGE: "localhost/kafka:4.1.0",
         cluster_place.POOL: ",".join(pool),
         cluster_place.RECEIVERS: ",".join(receivers),
-        cluster_place.SERVER: NODE_ADDRESS,
+        cluster_place.SERVER: f"{NODE_ADDRESS}:{SERVER_PORTS + number}",
         cluster_place.ZONES: os.environ.get("CLUSTER_ZONES") or str(home / "zones"),
         cluster_place.VOLUMES: str(volumes),
     }

@@ -27,10 +27,10 @@ BUCKET = "bodies"
 class S3Server:
     """One server and its bucket."""
 
-    def __init__(self, program: Path, folder: Path, address: str) -> None:
+    def __init__(self, program: Path, folder: Path, address: str, port: int) -> None:
         self.folder = folder
         self.address = address
-        self.port = free_port()
+        self.port = port or free_port()
         self._program = program
         (folder / "buckets" / BUCKET).mkdir(parents=True)
         self._daemon = self._start()
@@ -95,7 +95,7 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
+def s3_server(folder: Path, address: str = "127.0.0.1", port: int = 0) -> Iterator[S3Server]:
     """A server that keeps its objects in the folder; skips or fails the test where the program is missing."""
     program = server()
     if program is None:
@@ -103,7 +103,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
         if in_ci():
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    running = S3Server(program, folder, address)
+    running = S3Server(program, folder, address, port)
     try:
         yield running
     finally:
