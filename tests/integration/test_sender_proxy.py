@@ -33,6 +33,14 @@ def value(metric: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(metric, labels) or 0.0
 
 
+def problem(address: str, name: str) -> float:
+    return value("postrail_sender_address_problems", pool="default", address=address, problem=name)
+
+
+def verified(address: str) -> float:
+    return value("postrail_sender_address_verified", pool="default", address=address)
+
+
 @asynccontextmanager
 async def fake_proxy(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
@@ -74,6 +82,7 @@ async def test_each_address_has_its_proxy(tmp_path: Path) -> None:
             told = [(session.peer[0], line) for session in server.sessions for line in session.lines if "RCPT" in line]
             assert len(told) == 10
             assert all(peer in line for peer, line in told), "each address's mail went its own way"
+            assert [verified(one) for one in (FIRST, SECOND)] == [1, 1]
             assert await sender.committed_everything()
 
 
@@ -99,6 +108,7 @@ async def test_nothing_is_said_from_another_address(tmp_path: Path) -> None:
             assert value("postrail_sender_source_mismatch_total") > before
             assert [line for session in server.sessions for line in session.lines] == []
             assert server.messages == 0
+            assert (problem(FIRST, "mismatch"), verified(FIRST)) == (1, 0)
 
 
 async def test_nothing_is_said_where_the_proxy_does_not_tell_its_address(tmp_path: Path) -> None:
@@ -138,10 +148,50 @@ async def test_mail_waits_while_the_proxy_is_down_and_goes_when_it_is_back(tmp_p
         )
         attempts = value("postrail_sender_connection_attempts_total", outcome="proxy") - before
         assert attempts == 1, "no other host is tried through the same proxy"
+        assert problem(FIRST, "proxy") == 1
         with dante(FIRST, port):
             await asyncio.sleep(0.6)
             await sender.put((a_delivery(server.port, TO, source=FIRST), BODY))
             await until(lambda: server.messages == 1, within_seconds=10)
+            assert (problem(FIRST, "proxy"), verified(FIRST)) == (0, 1)
+
+
+async def test_addresses_without_mail_are_looked_at(tmp_path: Path) -> None:
+    with dante(FIRST) as there:
+        sources = (
+            {"address": FIRST, "proxy": there},
+            {"address": SECOND, "proxy": f"socks5://127.0.0.1:{free_port()}"},
+            {"address": "127.0.44.7", "bind": "direct"},
+            {"address": "192.0.2.1", "bind": "direct"},
+            {"address": "192.0.2.2", "bind": "direct", "proxy": there},
+            {"address": "192.0.2.3", "bind": "gateway"},
+        )
+        async with sending(tmp_path, through(tmp_path, *sources)):
+            await until(lambda: problem("192.0.2.1", "unbound") == problem(SECOND, "proxy") == 1, within_seconds=10)
+            for address in (FIRST, "127.0.44.7", "192.0.2.2"):
+                assert [problem(address, name) for name in ("unbound", "proxy", "mismatch")] == [0, 0, 0], address
+            labels = {"pool": "default", "address": "192.0.2.3"}
+            assert REGISTRY.get_sample_value("postrail_sender_address_verified", labels) is None, "nobody can know"
+
+
+async def test_a_direct_address_that_is_elsewhere_goes_through_its_proxy(tmp_path: Path) -> None:
+    with dante(SECOND) as there, dante(FIRST) as wrong:
+        here = {"address": FIRST, "bind": "direct", "proxy": there}
+        elsewhere = {"address": "192.0.2.1", "bind": "direct", "proxy": wrong}
+        async with scripted() as server, sending(tmp_path, through(tmp_path, here, elsewhere)) as sender:
+            await sender.put((a_delivery(server.port, TO, source=FIRST), BODY))
+            await until(lambda: server.messages == 1, within_seconds=10)
+            assert [session.peer[0] for session in server.sessions] == [FIRST], "bound here, without the proxy"
+            await sender.put((a_delivery(server.port, TO, source="192.0.2.1"), BODY))
+            await until(lambda: problem("192.0.2.1", "mismatch") == 1, within_seconds=10)
+            assert server.messages == 1, "its proxy was asked, and would have sent it from another address"
+
+
+async def test_a_gateway_is_believed(tmp_path: Path) -> None:
+    config = through(tmp_path, {"address": "192.0.2.3", "bind": "gateway"})
+    async with scripted() as server, sending(tmp_path, config) as sender:
+        await sender.put((a_delivery(server.port, TO, source="192.0.2.3"), BODY))
+        await until(lambda: server.messages == 1, within_seconds=10)
 
 
 async def test_a_silent_proxy_is_the_proxys_fault(tmp_path: Path) -> None:

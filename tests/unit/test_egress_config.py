@@ -10,7 +10,7 @@ import pytest
 from postrail.core.config import Config, PoolConfig, SourceConfig
 from postrail.core.egress_config import Bind, ProxyAddress, parse_proxy
 from postrail.core.socks5 import Credentials
-from postrail.sender.egress import Proxy, proxies
+from postrail.sender.egress import Proxy, Way, ways
 from postrail.shell.configuration import ConfigurationError, check_machine
 
 SOURCE = {"address": "192.0.2.1", "ehlo": "out.example.com"}
@@ -65,9 +65,9 @@ def test_direct_is_the_default() -> None:
     ("source", "reason"),
     [
         ({**SOURCE, "bind": "socks5"}, "bind: socks5 needs proxy"),
-        ({**SOURCE, "proxy": "socks5://10.0.0.1"}, "for bind: socks5 only"),
-        ({**SOURCE, "proxy_login": {"username": "u", "password_file": "f"}}, "for bind: socks5 only"),
-        ({**THROUGH, "bind": "socks4"}, "'direct' or 'socks5'"),
+        ({**SOURCE, "proxy_login": {"username": "u", "password_file": "f"}}, "proxy_login needs proxy"),
+        ({**THROUGH, "bind": "gateway"}, "not for bind: gateway"),
+        ({**THROUGH, "bind": "socks4"}, "'direct', 'socks5' or 'gateway'"),
     ],
 )
 def test_half_a_proxy_is_refused(source: dict[str, Any], reason: str) -> None:
@@ -93,7 +93,8 @@ def test_an_address_leaves_one_way() -> None:
 
 def test_only_direct_addresses_must_be_of_this_machine(tmp_path: Path) -> None:
     assert "192.0.2.1 is not an address of this machine" in "\n".join(check_machine(config(default=[SOURCE])))
-    assert "192.0.2.1" not in "\n".join(check_machine(config(default=[THROUGH])))
+    for source in (THROUGH, {**SOURCE, "bind": "gateway"}, {**SOURCE, "proxy": "socks5://10.0.0.1"}):
+        assert "192.0.2.1" not in "\n".join(check_machine(config(default=[source])))
     login = {"username": "sender", "password_file": str(tmp_path / "absent")}
     problems = "\n".join(check_machine(config(default=[{**THROUGH, "proxy_login": login}])))
     assert "pools.default.sources (192.0.2.1): proxy_login.password_file" in problems
@@ -108,9 +109,10 @@ def test_password_comes_from_its_file(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(ConfigurationError, match=r"the source 192\.0\.2\.1: .* cannot be read"):
-        proxies([pool])
+        ways([pool])
     file.write_text("\n")
     with pytest.raises(ConfigurationError, match="must hold 1 to 255 bytes"):
-        proxies([pool])
+        ways([pool])
     file.write_text("sesame\n")
-    assert proxies([pool]) == {"192.0.2.1": Proxy(ProxyAddress("10.0.0.1", 1081), Credentials("s", "sesame"))}
+    proxy = Proxy(ProxyAddress("10.0.0.1", 1081), Credentials("s", "sesame"))
+    assert ways([pool]) == {"192.0.2.1": Way("192.0.2.1", Bind.SOCKS5, proxy), "192.0.2.2": Way("192.0.2.2")}

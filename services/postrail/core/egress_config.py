@@ -1,4 +1,4 @@
-"""How mail leaves from a source address: bound on this machine, or through a SOCKS5 proxy that has the address.
+"""How mail leaves from a source address: bound on this machine, through a SOCKS5 proxy that has it, or translated by the network.
 
 Owns that part of the configuration and the syntax of a proxy's address. `postrail.core.config` has it in each source,
 `postrail.sender.egress` acts on it.
@@ -23,6 +23,8 @@ class Bind(StrEnum):
     """The address is this machine's; each connection is bound to it."""
     SOCKS5 = "socks5"
     """A proxy has the address, and says in its answer which one it bound."""
+    GATEWAY = "gateway"
+    """The network translates to the address, by rules about the sender's process; nobody can tell the sender whether it does."""
 
 
 class ProxyAddress(NamedTuple):
@@ -80,13 +82,15 @@ class EgressSection(Section):
 
     bind: Bind = Bind.DIRECT
     proxy: ProxyText | None = None
-    """SOCKS5: `socks5://HOST:PORT` of the proxy that binds this address."""
+    """`socks5://HOST:PORT` of the proxy that binds this address. With `direct`: for senders on machines without the address."""
     proxy_login: ProxyLogin | None = None
 
     @model_validator(mode="after")
     def _proxy_where_needed(self) -> Self:
         if self.bind is Bind.SOCKS5 and self.proxy is None:
             raise ValueError(f"bind: socks5 needs proxy ({SCHEME}HOST:PORT): the proxy that binds this address")
-        if self.bind is Bind.DIRECT and (self.proxy is not None or self.proxy_login is not None):
-            raise ValueError("proxy and proxy_login are for bind: socks5 only")
+        if self.bind is Bind.GATEWAY and (self.proxy is not None or self.proxy_login is not None):
+            raise ValueError("proxy and proxy_login are not for bind: gateway")
+        if self.proxy is None and self.proxy_login is not None:
+            raise ValueError("proxy_login needs proxy: the proxy to sign in to")
         return self

@@ -1,8 +1,9 @@
 """Opens connections from the intended source address, or not at all: bound here, or through a proxy that has the address.
 
 Owns sockets up to the moment they are connected. A source address that this machine does not have, or that the kernel or the
-proxy did not use, raises SourceMismatch: such mail must wait, not leave from elsewhere (promise 6). What is said to a proxy is
-in `postrail.core.socks5`.
+proxy did not use, raises SourceMismatch: such mail must wait, not leave from elsewhere (promise 6). Only where the network
+translates (`Bind.GATEWAY`) nothing can be verified. What is said to a proxy is in `postrail.core.socks5`; what is known of each
+address is in `postrail.sender.sources`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
 from postrail.core.config import PoolConfig, SourceConfig
-from postrail.core.egress_config import ProxyAddress, parse_proxy
+from postrail.core.egress_config import Bind, ProxyAddress, parse_proxy
 from postrail.core.socks5 import MAX_CREDENTIAL_BYTES, Credentials, Handshake, ProxyError, TargetRefused
 from postrail.sender.wire import Wire
 from postrail.shell.configuration import ConfigurationError
@@ -34,8 +36,23 @@ class ProxyFailed(Exception):
     """The proxy of the source address does not work, so that no target can be reached; the message says why."""
 
 
+class Problem(StrEnum):
+    """What can be wrong with a source address."""
+
+    UNBOUND = "unbound"
+    """This machine does not have it."""
+    PROXY = "proxy"
+    """Its proxy does not answer, or refuses."""
+    MISMATCH = "mismatch"
+    """A connection would have left from another one, or nobody said from which."""
+
+
 class SourceMismatch(Exception):
     """The connection cannot leave from the source address, or did not."""
+
+    def __init__(self, text: str, problem: Problem = Problem.MISMATCH) -> None:
+        super().__init__(text)
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +63,40 @@ class Proxy:
     credentials: Credentials | None = None
 
 
-def proxies(pools: Iterable[PoolConfig]) -> dict[str, Proxy]:
-    """The proxies of these pools by source address.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How mail leaves from one source address.
+
+    Attributes:
+        source: IP address; "" where the kernel chooses.
+        proxy: what has the address; with `Bind.DIRECT` it is asked where this machine does not have it.
+    """
+
+    source: str
+    bind: Bind = Bind.DIRECT
+    proxy: Proxy | None = None
+
+
+def ways(pools: Iterable[PoolConfig]) -> dict[str, Way]:
+    """How mail leaves from the sources of these pools, by address.
 
     Raises:
         ConfigurationError: a password file cannot be read, or holds no password.
     """
-    sources = [source for pool in pools for source in pool.sources]
-    return {
-        source.address: Proxy(parse_proxy(source.proxy), _credentials(source))
-        for source in sources
-        if source.proxy is not None
-    }
+    return {source.address: _way(source) for pool in pools for source in pool.sources}
 
 
-async def connect(
-    source: str, target: str, port: int, wire: Wire, timeout_seconds: float, proxy: Proxy | None = None
-) -> None:
+def _way(source: SourceConfig) -> Way:
+    if source.proxy is None:
+        return Way(source.address, source.bind)
+    return Way(source.address, source.bind, Proxy(parse_proxy(source.proxy), _credentials(source)))
+
+
+async def connect(way: Way, target: str, port: int, wire: Wire, timeout_seconds: float) -> None:
     """Connect the wire.
 
     Args:
-        source: the IP address to leave from; "" lets the kernel choose.
-        target: an IP address of the same family, or `unix:PATH`.
-        proxy: what has the source address; None: this machine.
+        target: an IP address of the source's family, or `unix:PATH`.
 
     Raises:
         ConnectFailed: refused, unreachable, too slow.
@@ -81,10 +109,7 @@ async def connect(
             async with asyncio.timeout(timeout_seconds):
                 await loop.create_unix_connection(lambda: wire, target.removeprefix(_UNIX))
             return
-        if proxy is not None:
-            connection = await _connect_through(proxy, source, target, port, timeout_seconds)
-        else:
-            connection = await _connect_from(source, target, port, timeout_seconds)
+        connection = await _connection(way, target, port, timeout_seconds)
     except (OSError, TimeoutError) as error:
         raise ConnectFailed(_reason(error)) from error
     try:
@@ -97,9 +122,35 @@ async def connect(
         raise
 
 
+async def answers(proxy: Proxy, timeout_seconds: float) -> bool:
+    """Whether somebody listens at a proxy's address."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            connection = await _dial_proxy(proxy.address)
+    except (OSError, TimeoutError):
+        return False
+    connection.close()
+    return True
+
+
 def same_family(source: str, address: str) -> bool:
     """Whether mail can leave from `source` ("" for any) to `address`."""
     return not source or (":" in source) == (":" in address)
+
+
+async def _connection(way: Way, target: str, port: int, timeout_seconds: float) -> socket.socket:
+    """A connected socket; OSError, TimeoutError, or what `connect` raises."""
+    if way.bind is Bind.GATEWAY:
+        return await _connect_from("", target, port, timeout_seconds)
+    if way.proxy is None:
+        return await _connect_from(way.source, target, port, timeout_seconds)
+    if way.bind is Bind.DIRECT:
+        try:
+            return await _connect_from(way.source, target, port, timeout_seconds)
+        except SourceMismatch as error:
+            if error.problem is not Problem.UNBOUND:
+                raise
+    return await _connect_through(way.proxy, way.source, target, port, timeout_seconds)
 
 
 async def _connect_from(source: str, target: str, port: int, timeout_seconds: float) -> socket.socket:
@@ -114,7 +165,8 @@ async def _connect_from(source: str, target: str, port: int, timeout_seconds: fl
     except OSError as error:
         connection.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise SourceMismatch(f"the source address {source} is not usable: {error.strerror}") from error
+            text = f"the source address {source} is not usable: {error.strerror}"
+            raise SourceMismatch(text, Problem.UNBOUND) from error
         raise
     except BaseException:
         connection.close()
@@ -191,7 +243,8 @@ def _socket(source: str, target: str) -> socket.socket:
     except OSError as error:
         connection.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise SourceMismatch(f"this machine does not have the source address {source}") from error
+            text = f"this machine does not have the source address {source}"
+            raise SourceMismatch(text, Problem.UNBOUND) from error
         raise
     return connection
 

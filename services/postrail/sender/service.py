@@ -21,7 +21,6 @@ from postrail.core.settle import Policy
 from postrail.core.topics import DEAD_LETTERS, outcomes
 from postrail.log.interface import Append, Record, TopicPartition
 from postrail.sender import handover
-from postrail.sender.egress import proxies
 from postrail.sender.intake import Intake
 from postrail.sender.job import Job, Ownership, Partition
 from postrail.sender.load import Load
@@ -30,6 +29,7 @@ from postrail.sender.session import Opening
 from postrail.sender.settling import Settler
 from postrail.sender.site_queue import SiteQueue
 from postrail.sender.slots import Slots
+from postrail.sender.sources import Sources
 from postrail.sender.targets import NextHop, TargetFinder
 from postrail.shell import logs
 from postrail.shell.context import Context
@@ -74,6 +74,7 @@ class SenderService:
         self._draining = False
         self._held = 0
         self._measuring: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.clock = context.clock
         self.blobs = context.blobs
         self.shares = context.shares
@@ -86,7 +87,7 @@ class SenderService:
         self.settler = Settler(self._outcomes, policy, Spill(context), context.clock, context.jitter)
         self._finder = TargetFinder(config, context.resolver, context.jitter)
         pools = config.pools if pool is None else (pool,)
-        self._proxies = proxies(config.pools[of_pool] for of_pool in pools)
+        self._sources = Sources({of_pool: config.pools[of_pool] for of_pool in pools})
         to_groups = config.routing.groups if groups is None else groups
         self._intakes = [Intake(context.log, of_pool, to, self) for of_pool in pools for to in to_groups]
         self._load = Load(self._intakes, context.clock)
@@ -97,12 +98,14 @@ class SenderService:
         self._outcomes.start()
         await asyncio.gather(*(intake.start() for intake in self._intakes))
         self._measuring = asyncio.create_task(self._measure(), name="sender measures")
+        self._watching = asyncio.create_task(self._sources.watch(), name="sender watches addresses")
 
     async def drain(self) -> None:
         """Start nothing new; what is not past its final dot stays in the log; wait for the rest; commit; release."""
         self._draining = True
-        if self._measuring is not None:
-            self._measuring.cancel()
+        for task in (self._measuring, self._watching):
+            if task is not None:
+                task.cancel()
         for intake in self._intakes:
             await intake.stop_reading()
         for task in self._resolving:
@@ -228,14 +231,13 @@ class SenderService:
         if queue is None:
             limits = limits_for(self._delivery, route.source_address, route.site, domain)
             opening = Opening(
-                route.source_address,
+                self._sources.of(route.source_address),
                 self._ehlo.get(route.source_address, self._config.hostname),
                 self._delivery.tls,
                 limits.tls_required,
                 self.timeouts,
                 self._finder,
                 _no_wait,
-                self._proxies.get(route.source_address),
             )
             queue = self._queues[key] = SiteQueue(key, route.group, limits, opening, self, job.partition)
         return queue

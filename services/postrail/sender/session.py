@@ -25,7 +25,8 @@ from postrail.core.smtp_events import (
     StartTlsRefused,
 )
 from postrail.core.verdicts import Stage, judge
-from postrail.sender.egress import ConnectFailed, Proxy, ProxyFailed, SourceMismatch, connect
+from postrail.sender.egress import ConnectFailed, ProxyFailed, SourceMismatch, connect
+from postrail.sender.sources import Source
 from postrail.sender.targets import NextHop, Target, TargetFinder, joined
 from postrail.sender.tls_policy import TlsLevel, TlsPolicy, described, policy_for
 from postrail.sender.wire import ConnectionBroken, Wire
@@ -77,19 +78,17 @@ class Opening:
     """How sessions from one source address to one site are opened.
 
     Attributes:
-        source: IP address; "" where the kernel chooses.
-        proxy: what binds the source address; None: this machine.
+        source: the address, and how mail leaves from it.
         before_connect: waited for before each connection after the first (the rate of new connections).
     """
 
-    source: str
+    source: Source
     ehlo: str
     tls: OutboundTls
     tls_required: bool
     timeouts: TimeoutsConfig
     finder: TargetFinder
     before_connect: Callable[[], Awaitable[None]]
-    proxy: Proxy | None = None
 
     async def open(self, hop: NextHop) -> Session:
         """A session with the first target that takes one.
@@ -101,7 +100,7 @@ class Opening:
         failures: list[Failure] = []
         target: Target | None = None
         for host, port, fallback in self.finder.hosts(hop):
-            addresses = await self.finder.addresses(hop, host, port, self.source, fallback=fallback)
+            addresses = await self.finder.addresses(hop, host, port, self.source.address, fallback=fallback)
             if not isinstance(addresses, list):
                 failures.append(addresses)
                 continue
@@ -112,6 +111,7 @@ class Opening:
                 try:
                     session = await self._try(hop, target, failures)
                 except ProxyFailed as error:
+                    self.source.proxy_failed()
                     CONNECTIONS.labels("proxy").inc()
                     raise Unreachable(_unreachable("4.3.0", str(error)), None) from error
                 if session is not None:
@@ -136,7 +136,8 @@ class Opening:
             CONNECTIONS.labels(failed.outcome).inc()
             failures.append(failed.failure)
             return None
-        except SourceMismatch:
+        except SourceMismatch as error:
+            self.source.mismatched(error.problem)
             CONNECTIONS.labels("source").inc()
             raise
 
@@ -145,9 +146,10 @@ class Opening:
         wire = Wire(machine, self.timeouts)
         where = f"{target.host} [{target.address}]:{target.port}" if target.port else target.address
         try:
-            await connect(self.source, target.address, target.port, wire, self.timeouts.connect_seconds, self.proxy)
+            await connect(self.source.way, target.address, target.port, wire, self.timeouts.connect_seconds)
         except ConnectFailed as error:
             raise _Failed("unreachable", _unreachable("4.4.1", f"{where}: {error}")) from error
+        self.source.verified()
         try:
             tls = await self._shake_hands(wire, machine, policy)
         except ConnectionBroken as error:

@@ -159,7 +159,7 @@ def can_bind(address: str, port: int = 0) -> OSError | None:
 def _addresses(config: Config) -> Iterator[str]:
     for pool_name, pool in config.pools.items():
         for source in pool.sources:
-            if source.bind is Bind.DIRECT and can_bind(source.address) is not None:
+            if source.bind is Bind.DIRECT and source.proxy is None and can_bind(source.address) is not None:
                 yield (
                     f"pools.{pool_name}.sources: {source.address} is not an address of this machine, so mail cannot "
                     "leave from it; add it to an interface, set bind: socks5 with a proxy that has it, or remove it here"
