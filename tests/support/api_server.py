@@ -19,7 +19,21 @@ from postrail_operator.client import PLURALS, path_of
 from postrail_operator.objects import Manifest
 from postrail_operator.plan import ref_of
 
-KINDS_BY_PLURAL = {plural: key for key, plural in PLURALS.items()}
+KNOWN = {
+    **PLURALS,
+    ("v1", "Pod"): "pods",
+    ("v1", "Namespace"): "namespaces",
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"): "customresourcedefinitions",
+}
+KINDS_BY_PLURAL = {plural: key for key, plural in KNOWN.items()}
+
+
+def _path(manifest: Manifest) -> str:
+    """Where an object is."""
+    ref = ref_of(manifest)
+    if (ref.api_version, ref.kind) in PLURALS:
+        return path_of(*ref)
+    return f"/api/{ref.api_version}/namespaces/{ref.namespace}/{KNOWN[ref.api_version, ref.kind]}/{ref.name}"
 
 
 class ApiServer:
@@ -31,6 +45,8 @@ class ApiServer:
         self.events: list[Manifest] = []
         self.refuse: dict[str, int] = {}
         """By the beginning of a path, the status with which it is refused."""
+        self.in_between: list[Manifest] = []
+        """What somebody else changes just before the next patch comes."""
         self._version = 0
         self._watchers: list[tuple[str, asyncio.Queue[Manifest]]] = []
         self._history: list[tuple[int, str, Manifest]] = []
@@ -55,14 +71,14 @@ class ApiServer:
     def put(self, *manifests: Manifest) -> None:
         """Have these objects."""
         for manifest in manifests:
-            path = path_of(*ref_of(manifest))
+            path = _path(manifest)
             new = path not in self.objects
             self.objects[path] = copy.deepcopy(manifest)
             self._changed(path, "ADDED" if new else "MODIFIED")
 
     def remove(self, manifest: Manifest) -> None:
         """Delete an object as a person does: it stays, marked, while it has finalizers."""
-        self._delete(path_of(*ref_of(manifest)))
+        self._delete(_path(manifest))
 
     def of_kind(self, kind: str) -> dict[str, Manifest]:
         """The objects of a kind, by name."""
@@ -89,7 +105,18 @@ class ApiServer:
             return web.json_response(body, status=201)
         if request.method == "DELETE":
             return web.json_response({}, status=200 if self._delete(path) else 404)
+        self.put(*self.in_between)
+        self.in_between.clear()
+        if self._is_late(path, body):
+            return web.json_response(
+                {"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409}, status=409
+            )
         return self._patch(path, body, create="apply-patch" in request.content_type)
+
+    def _is_late(self, path: str, body: Any) -> bool:
+        """Whether a patch was made for another version of the object."""
+        wanted = body.get("metadata", {}).get("resourceVersion") if isinstance(body, dict) else None
+        return bool(wanted) and path in self.objects and wanted != self.objects[path]["metadata"]["resourceVersion"]
 
     async def _watch(self, request: web.Request, path: str) -> web.StreamResponse:
         answer = web.StreamResponse()
@@ -138,7 +165,9 @@ class ApiServer:
             for place, manifest in self.objects.items()
             if place.rpartition("/")[0] == path and wanted.items() <= manifest["metadata"].get("labels", {}).items()
         ]
-        return web.json_response({"items": items, "metadata": {"resourceVersion": str(self._version)}})
+        version, kind = KINDS_BY_PLURAL[path.rpartition("/")[2]]
+        about = {"apiVersion": version, "kind": f"{kind}List", "metadata": {"resourceVersion": str(self._version)}}
+        return web.json_response({**about, "items": items})
 
     def _patch(self, path: str, body: Any, *, create: bool) -> web.Response:
         whole, _, last = path.rpartition("/")
@@ -202,28 +231,26 @@ def _operate(manifest: Manifest, operations: list[Manifest]) -> bool:
 
 def _discovery(path: str) -> Manifest | None:
     """What the API server says of itself; KEDA and Cilium it has not."""
-    known = {
-        **PLURALS,
-        ("v1", "Namespace"): "namespaces",
-        ("apiextensions.k8s.io/v1", "CustomResourceDefinition"): "customresourcedefinitions",
-    }
-    versions = {version for version, _ in known if not version.startswith(("keda", "cilium"))}
+    versions = {version for version, _ in KNOWN if not version.startswith(("keda", "cilium"))}
     groups = {version.partition("/")[0]: version.partition("/")[2] for version in versions if "/" in version}
     if path in {"/version", "/api"}:
         return {"major": "1", "minor": "34", "versions": ["v1"]}
     if path == "/apis":
-        listed = [{"version": version} for version in groups.values()]
+        listed = [{"groupVersion": f"{name}/{version}", "version": version} for name, version in groups.items()]
         named = zip(groups, listed, strict=True)
-        return {"groups": [{"name": name, "versions": [one], "preferredVersion": one} for name, one in named]}
+        return {
+            "kind": "APIGroupList",
+            "groups": [{"name": name, "versions": [one], "preferredVersion": one} for name, one in named],
+        }
     version = path.removeprefix("/apis/").removeprefix("/api/")
     if version not in versions:
         return None
     resources: list[Manifest] = []
-    for (of, kind), plural in known.items():
+    for (of, kind), plural in KNOWN.items():
         if of == version:
             verbs = ["get", "list", "watch", "patch", "create", "delete"]
             about = {"kind": kind, "singularName": kind.lower(), "namespaced": kind != "Node", "verbs": verbs}
             resources.append({"name": plural, **about})
             if version.startswith("postrail"):
                 resources.append({"name": f"{plural}/status", **about})
-    return {"resources": resources}
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}

@@ -18,6 +18,7 @@ DEBIAN_PACKAGES = {
     "dig": "bind9-dnsutils",
     "dkimproxy-verify": "libmail-dkim-perl",
     "dovecot": "dovecot-core dovecot-lmtpd",
+    "kubectl": "kubernetes-client",
     "lmtp": "dovecot-lmtpd",
     "java": "default-jre-headless",
     "knotd": "knot",

@@ -19,6 +19,8 @@ from postrail.log.inspect import Inspection
 from postrail.log.interface import Record
 from postrail.wire import codec
 
+TO_BE_SENT = "to be sent"
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -34,6 +36,8 @@ class Waiting:
     attempts: int
     size_bytes: int
     reason: str
+    source: str = ""
+    """The address from which it is about to leave; "" while that is not decided, or will be decided again."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("queue", help="show what waits, for where, since when and why", description=__doc__)
     parser.add_argument("--messages", action="store_true", help="a line for each message instead of each site")
     parser.add_argument("--site", help="only this site")
+    parser.add_argument("--source", metavar="IP", help="only what is about to leave from this address")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="look at so many records at most (on Kafka 20000 if not given)"
     )
@@ -61,7 +66,7 @@ async def _run(args: argparse.Namespace, inspection: Inspection) -> int:
     async for _, record in inspection.unfinished(topics.holds_mail, limit):
         seen += 1
         item = as_waiting(record)
-        if args.site is None or item.site == args.site:
+        if args.site in {None, item.site} and args.source in {None, item.source}:
             found.append(item)
     if args.messages:
         _print_messages(sorted(found, key=lambda item: item.since), as_json=args.json)
@@ -90,7 +95,7 @@ def as_waiting(record: Record) -> Waiting:
         if base.startswith("deferred."):
             deferred = codec.decode_deferred(record.value)
             return _of_delivery("deferred", deferred.delivery, deferred.due_at, deferred.reason)
-        return _of_delivery("due" if base == topics.DUE else "to be sent", codec.decode_delivery(record.value))
+        return _of_delivery("due" if base == topics.DUE else TO_BE_SENT, codec.decode_delivery(record.value))
     except codec.UndecodableRecord as error:
         return Waiting(
             "unreadable", record.key.decode(errors="replace"), "", (), "", record.appended_at, 0, 0, 0, str(error)
@@ -125,6 +130,7 @@ def _of_delivery(stage: str, delivery: Delivery, due_at: float = 0.0, reason: st
         delivery.attempts,
         envelope.size_bytes,
         reason or (str(delivery.last_reply) if delivery.last_reply else ""),
+        delivery.route.source_address if delivery.route and stage == TO_BE_SENT else "",
     )
 
 
