@@ -19,6 +19,7 @@ from aiohttp import web
 from postrail_operator import handlers
 from postrail_operator.client import Client
 from postrail_operator.health import application
+from postrail_operator.lookout import lookout
 from postrail_operator.peers import HIGHEST_PRIORITY
 from postrail_operator.reconcile import Reconciler
 from postrail_operator.settings import Settings, SettingsError, read_settings
@@ -35,10 +36,10 @@ def main() -> int:
         settings = read_settings(os.environ)
         base = read_mapping(Path(settings.base_file))
         template = read_mapping(Path(settings.templates_directory) / TEMPLATE_FILE)
+        asyncio.run(serve(settings, base, template))
     except SettingsError as error:
         print(f"postrail-operator: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    asyncio.run(serve(settings, base, template))
     return 0
 
 
@@ -63,13 +64,17 @@ async def serve(settings: Settings, base: dict[str, Any], template: dict[str, An
     priority = random.randint(1, HIGHEST_PRIORITY)
     async with Client() as client:
         reconciler = Reconciler(client, settings, base, template, identity, priority)
+        if settings.checks:
+            reconciler.lookout = lookout(settings, base, client, reconciler.poke)
         registry, of_kopf = kopf.OperatorRegistry(), kopf.OperatorSettings()
         handlers.register(registry, reconciler)
         handlers.configure(of_kopf, settings.peering, priority)
         runner = web.AppRunner(application(reconciler), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, port=settings.port).start()
-        loop = asyncio.create_task(reconciler.run(), name="reconciler")
+        loops = [asyncio.create_task(reconciler.run(), name="reconciler")]
+        if reconciler.lookout is not None:
+            loops.append(asyncio.create_task(reconciler.lookout.run(), name="lookout"))
         try:
             await kopf.operator(
                 registry=registry,
@@ -78,9 +83,10 @@ async def serve(settings: Settings, base: dict[str, Any], template: dict[str, An
                 namespaces=[settings.namespace],
             )
         finally:
-            loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await loop
+            for loop in loops:
+                loop.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await loop
             await runner.cleanup()
 
 

@@ -15,13 +15,14 @@ from pydantic.alias_generators import to_camel
 from postrail.core import kinds
 from postrail.core.annotations import ABANDON
 from postrail.core.conditions import Condition, ConditionType, Reason, Truth
-from postrail.core.kind_specs import BindingMode, DkimSpec
+from postrail.core.kind_specs import DkimSpec
+from postrail_operator import findings
 from postrail_operator.compose import Composition
+from postrail_operator.findings import OF_ADDRESSES, OF_DOMAINS
 from postrail_operator.leases import Lease, State
 from postrail_operator.objects import Item, Objects
-
-CHECKED = (ConditionType.PLUMBED, ConditionType.PTR_VALID, ConditionType.SPF_AUTHORIZED, ConditionType.SOURCE_VERIFIED)
-"""What is looked at for every address, beside LISTED."""
+from postrail_operator.reports import Report
+from postrail_operator.wanted import Answers, Routes, pools_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,17 @@ class Seen:
         senders: by SenderPool.
         loads: by SenderPool; missing where nobody can tell.
         queued: by SenderPool, deliveries in its senders' queues; missing where nobody can tell.
-        checks: by address, what the checks found.
+        answers: what the checks found; None: they are switched off.
+        reports: what the senders tell of their addresses; None: nobody asked them yet.
+        routes: whose mail leaves from where; None: to be found out.
     """
 
     senders: Mapping[str, Sequence[SenderState]] = field(default_factory=dict)
     loads: Mapping[str, Load] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
-    checks: Mapping[str, Sequence[Condition]] = field(default_factory=dict)
-    has_metrics: bool = False
+    answers: Answers | None = field(default_factory=dict)
+    reports: Sequence[Report] | None = None
+    routes: Routes | None = None
 
 
 Found = Condition | None
@@ -81,6 +85,12 @@ def of_object(item: Item[Any], objects: Objects, made: Composition, seen: Seen) 
         found.append(_pool_ready(item, made))
     elif item.kind is kinds.SENDER_POOL:
         found += [_senders_ready(item, seen), scaled(item, seen)]
+    elif item.kind is kinds.DESTINATION:
+        found.append(_destination_ready(item, objects, made))
+    elif item.kind is kinds.SENDING_DOMAIN:
+        found += domain_findings(item, objects, made, seen)
+    elif item.kind is kinds.SUBMITTER:
+        found.append(_submitter_ready(item, objects, made))
     if item.deleting:
         found.append(released(item, objects, made, seen))
     return found
@@ -96,11 +106,7 @@ def accepted(item: Item[Any], made: Composition) -> Condition:
 
 def honoured(item: Item[Any]) -> Condition:
     """Whether everything that the object says acts in this release."""
-    idle = dict(item.spec.not_yet_acting()) if item.spec is not None else {}
-    if item.kind is kinds.IP_POOL and item.spec is not None and item.spec.binding.mode is BindingMode.EGRESS_GATEWAY:
-        idle["binding.mode"] = (
-            "the policy for the gateway is made, but the senders cannot verify the address, so none run"
-        )
+    idle = item.spec.not_yet_acting() if item.spec is not None else {}
     if not idle:
         return _true(ConditionType.HONOURED, Reason.EVERYTHING_ACTS, "everything in the spec acts")
     fields = [f"spec.{_path(item, name)} does nothing in this release: {text}" for name, text in idle.items()]
@@ -124,6 +130,31 @@ def _pool_ready(item: Item[Any], made: Composition) -> Condition:
         return _false(ConditionType.READY, Reason.UNUSED, "no SenderPool names it in ipPoolRef")
     rest = ", ".join(f"{lease.address.address} is {lease.state}" for lease in found if lease.state is not State.ACTIVE)
     return _false(ConditionType.READY, Reason.PENDING, f"{len(active)} of {len(found)} addresses send; {rest}")
+
+
+def delivering(objects: Objects, made: Composition) -> list[str]:
+    """The SenderPools whose senders deliver: to every destination."""
+    return [item.name for item in objects.sender_pools if item.key not in made.faults and not item.deleting]
+
+
+def _destination_ready(item: Item[Any], objects: Objects, made: Composition) -> Condition:
+    if (fault := made.faults.get(item.key)) is not None:
+        return _false(ConditionType.READY, fault.reason, fault.message)
+    if pools := delivering(objects, made):
+        return _true(ConditionType.READY, Reason.READY, f"the senders of {', '.join(pools)} keep to it")
+    text = "no SenderPool can be used, so nothing is sent to it: make one, or look what is wrong with those that exist"
+    return _false(ConditionType.READY, Reason.NO_SENDER_POOL, text)
+
+
+def _submitter_ready(item: Item[Any], objects: Objects, made: Composition) -> Condition:
+    if (fault := made.faults.get(item.key)) is not None:
+        return _false(ConditionType.READY, fault.reason, fault.message)
+    pools = pools_of(item, objects, made)
+    waits = [name for name in pools if (kinds.SENDER_POOL.name, name) in made.faults]
+    text = f"it can submit, and the senders of {', '.join(pools)} send its mail"
+    if waits:
+        text += f"; the mail of {', '.join(waits)} waits, whose condition Accepted says why"
+    return _true(ConditionType.READY, Reason.READY, text)
 
 
 def _senders_ready(item: Item[Any], seen: Seen) -> Condition:
@@ -220,19 +251,22 @@ def _mail_queued(item: Item[Any], made: Composition, seen: Seen) -> Found:
     return None
 
 
-def of_address(lease: Lease, seen: Seen) -> list[Condition]:
-    """The conditions of one address: what the checks found, and whether it is quarantined."""
-    found = {condition.type: condition for condition in seen.checks.get(lease.address.address, ())}
-    unknown = [
-        Condition(kind, Truth.UNKNOWN, Reason.NOT_CHECKED, "nobody has looked yet")
-        for kind in (*CHECKED, ConditionType.LISTED)
-        if kind not in found
-    ]
-    if lease.state is State.QUARANTINED:
-        text = "the annotation postrail.io/quarantine names it: no new mail is given to it"
-        quarantined = _true(ConditionType.QUARANTINED, Reason.BY_ANNOTATION, text)
-    else:
-        quarantined = _false(
-            ConditionType.QUARANTINED, Reason.NOT_QUARANTINED, "new mail is given to it as its weight says"
-        )
-    return [*found.values(), *unknown, quarantined]
+def domain_findings(item: Item[Any], objects: Objects, made: Composition, seen: Seen) -> list[Condition]:
+    """What the checks found of a domain."""
+    if item.spec is None:
+        return []
+    if seen.answers is None:
+        return findings.unchecked((ConditionType.VERIFIED, *OF_DOMAINS))
+    before = item.status.get("conditions", ())
+    return findings.of_domain(item, objects, seen.answers, seen.routes or Routes.of(objects, made), before)
+
+
+def address_findings(lease: Lease, item: Item[Any], objects: Objects, made: Composition, seen: Seen) -> list[Condition]:
+    """What the checks and the senders found of an address of a pool."""
+    if seen.answers is None:
+        return findings.unchecked(OF_ADDRESSES)
+    routes = seen.routes or Routes.of(objects, made)
+    entries: Sequence[Mapping[str, Any]] = item.status.get("addresses", ())
+    before = next((one for one in entries if one.get("address") == lease.address.address), {})
+    known = before.get("conditions", ()) if before.get("ehlo") == lease.address.ehlo else ()
+    return findings.of_address(lease, item.spec, seen.answers, seen.reports, routes, known)

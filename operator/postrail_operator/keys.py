@@ -6,6 +6,7 @@ Never shows a private key or a hash in a message.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,6 +41,7 @@ def entry(secrets: Secrets, ref: SecretKeyRef) -> bytes:
     return secret[ref.key]
 
 
+@lru_cache(maxsize=4096)
 def public_key(pem: bytes) -> PublicKey:
     """What the DNS must have for a private key.
 

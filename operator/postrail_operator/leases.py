@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from postrail.core.annotations import QUARANTINE, RELEASE
+from postrail.core.annotations import RELEASE
 from postrail.core.kind_specs import AddressSpec, IPPoolSpec
 from postrail_operator.objects import Item, Objects
+from postrail_operator.quarantines import named, quarantined
 
 
 class State(StrEnum):
@@ -67,12 +68,6 @@ def first_come(claims: Iterable[Claim]) -> dict[str, str]:
     return owners
 
 
-def annotated(item: Item[IPPoolSpec], annotation: str, addresses: Iterable[str]) -> frozenset[str]:
-    """The addresses that an annotation names."""
-    named = {part.strip() for part in item.annotations.get(annotation, "").split(",")}
-    return frozenset(address for address in addresses if address in named or "*" in named)
-
-
 def pool_users(objects: Objects) -> dict[str, str]:
     """By IPPool, the SenderPool that has its addresses, or asked for them first."""
     held = {item.name: str(item.status.get("usedBy", "")) for item in objects.ip_pools}
@@ -105,16 +100,16 @@ def leases(objects: Objects, users: Mapping[str, str], drained: frozenset[str]) 
         for address, (_, leased_to) in held[item.name].items()
         if leased_to in existing
         and not (leased_to in drained and (item.name, address) in draining)
-        and address not in annotated(item, RELEASE, held[item.name])
+        and address not in named(item, RELEASE, held[item.name])
     }
     owners = first_come(_claims(objects, held, stuck))
     found: list[Lease] = []
     for item in objects.ip_pools:
         wanted = {source.address: source for source in item.spec.addresses} if item.spec is not None else {}
-        quarantined = annotated(item, QUARANTINE, wanted.keys() | held[item.name].keys())
+        kept_back = quarantined(item, frozenset(wanted))
         for address, source in wanted.items():
             previous = held[item.name].get(address, (source, ""))[1] if (item.name, address) in stuck else ""
-            found.append(_lease(item.name, source, owners[address], users, previous, address in quarantined))
+            found.append(_lease(item.name, source, owners[address], users, previous, address in kept_back))
         for address, (source, leased_to) in held[item.name].items():
             if address not in wanted and (item.name, address) in stuck and owners[address] == item.name:
                 found.append(Lease(item.name, source, State.DRAINING, leased_to, item.name))

@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from postrail.core.conditions import is_bad
+
 # outcome: done, failed (the API server or Prometheus did not answer, or refused; tried again). Alert when failed grows for 10
 # minutes: objects are not acted on.
 RECONCILES = Counter("postrail_operator_reconciles_total", "Looks at all objects.", ["outcome"])
@@ -31,13 +33,6 @@ PROBLEMS = Gauge(
 # kind: as above. Nothing to alert on.
 OBJECTS = Gauge("postrail_operator_objects", "Objects by kind.", ["kind"])
 
-_BAD_WHEN_TRUE = frozenset({"Listed", "Quarantined"})
-
-
-def bad(condition: Mapping[str, Any]) -> bool:
-    """Whether a condition says that something is wrong. What nobody has looked at is not wrong."""
-    return bool(condition["status"] == ("True" if condition["type"] in _BAD_WHEN_TRUE else "False"))
-
 
 def problems(statuses: Iterable[tuple[str, Mapping[str, Any]]]) -> Tally[tuple[str, str, str]]:
     """How many objects (addresses) have each problem, by kind, condition and reason.
@@ -49,7 +44,7 @@ def problems(statuses: Iterable[tuple[str, Mapping[str, Any]]]) -> Tally[tuple[s
     for kind, status in statuses:
         every = [*status.get("conditions", ())]
         every += [one for address in status.get("addresses", ()) for one in address["conditions"]]
-        found.update((kind, one["type"], one["reason"]) for one in every if bad(one))
+        found.update((kind, one["type"], one["reason"]) for one in every if is_bad(one["type"], one["status"]))
     return found
 
 

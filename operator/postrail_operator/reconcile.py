@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from postrail.core.conditions import ConditionType
 from postrail_operator import metrics, peers
 from postrail_operator.client import ApiError, Client
 from postrail_operator.compose import Composition, compose
+from postrail_operator.lookout import Lookout
 from postrail_operator.objects import Item
 from postrail_operator.observation import Observation, observe
 from postrail_operator.plan import Action, Apply, Ref, plan, rollouts
@@ -26,7 +27,7 @@ from postrail_operator.render import manifests
 from postrail_operator.scaling import Stabiliser, useful, wanted
 from postrail_operator.senders import groups_of, senders
 from postrail_operator.settings import Settings
-from postrail_operator.statuses import changed, event_of, status_of
+from postrail_operator.statuses import changed, events_of, status_of
 
 LOG = logging.getLogger("postrail.operator")
 INTERVAL_SECONDS = 15.0
@@ -53,6 +54,8 @@ class Reconciler:
     """By kind and name of objects that are being deleted, why they may not go; "" when they may."""
     looked_at: float | None = None
     """When everything was last looked at and all went well, in seconds of the steady clock."""
+    lookout: Lookout | None = None
+    """What looks at the DNS and asks the senders, beside the looks; None: the checks are switched off."""
     _stabilisers: dict[str, Stabiliser] = field(default_factory=dict)
     _poked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,6 +87,8 @@ class Reconciler:
                 metrics.LAST_RECONCILE.set_to_current_time()
             else:
                 metrics.show(())
+                if self.lookout is not None:
+                    self.lookout.rest()
             self.looked_at = time.monotonic()
         except ApiError as error:
             metrics.RECONCILES.labels("failed").inc()
@@ -108,6 +113,8 @@ class Reconciler:
         """
         seen = await observe(self.client, self.settings, self.template, self.base)
         made = compose(self.base, seen.objects, seen.drained())
+        if self.lookout is not None:
+            self.lookout.follow(seen.objects, made)
         for note in made.notes:
             LOG.warning("%s", note)
         if made.problem:
@@ -134,6 +141,7 @@ class Reconciler:
     async def _tell(self, seen: Observation, made: Composition, now: str) -> int:
         """Write the statuses that differ, and events for what changed."""
         found = seen.seen(senders(seen.objects, made, self.settings, seen.cluster))
+        found = replace(found, answers=None) if self.lookout is None else self.lookout.tell(found, seen.objects, made)
         statuses = [(item, status_of(item, seen.objects, made, found, now)) for item in seen.objects.every]
         metrics.show((item.kind.name, status) for item, status in statuses)
         self.releases = {
@@ -147,7 +155,7 @@ class Reconciler:
             metadata = {"name": item.name, "namespace": self.settings.namespace}
             manifest = {"apiVersion": kinds.API_VERSION, "kind": item.kind.name, "metadata": metadata, "status": status}
             failed += await _tried("status", self.client.apply(manifest, "status"))
-            if (told := event_of(item, status)) is not None:
+            for told in events_of(item, status):
                 failed += await _tried("event", self.client.tell(body, told, now))
         return failed
 

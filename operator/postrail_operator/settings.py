@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+DAY_SECONDS = 86400
+
 
 class SettingsError(Exception):
     """A variable is missing or wrong; the text says which."""
@@ -32,8 +34,14 @@ class Settings:
     """The KopfPeering by which several operators agree on who acts."""
     keda: bool = True
     """Make ScaledObjects where the cluster has KEDA; then the operator does not scale."""
+    cilium: bool = False
+    """Make policies for Cilium's egress gateway where the cluster takes them."""
     port: int = 9464
     """Of /livez, /readyz and /metrics."""
+    checks: bool = True
+    """Look at the addresses and domains in the DNS, and ask senders for their addresses."""
+    check_seconds: float = 600.0
+    """Until a check that passed is made again, about."""
 
     @property
     def direct_elsewhere(self) -> bool:
@@ -71,4 +79,20 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     keda = environment.get("POSTRAIL_KEDA", "true")
     if keda not in {"true", "false"}:
         raise SettingsError(f"POSTRAIL_KEDA is {keda!r}: write true or false")
-    return Settings(**given, port=int(port), keda=keda == "true")
+    cilium = environment.get("POSTRAIL_CILIUM", "false")
+    if cilium not in {"true", "false"}:
+        raise SettingsError(f"POSTRAIL_CILIUM is {cilium!r}: write true or false")
+    checks = environment.get("POSTRAIL_CHECKS", "true")
+    if checks not in {"true", "false"}:
+        raise SettingsError(f"POSTRAIL_CHECKS is {checks!r}: write true or false")
+    seconds = environment.get("POSTRAIL_CHECK_SECONDS", "600")
+    if not seconds.isdecimal() or not 1 <= int(seconds) <= DAY_SECONDS:
+        raise SettingsError(f"POSTRAIL_CHECK_SECONDS is {seconds!r}: write 1 to {DAY_SECONDS}")
+    return Settings(
+        **given,
+        port=int(port),
+        keda=keda == "true",
+        cilium=cilium == "true",
+        checks=checks == "true",
+        check_seconds=float(seconds),
+    )

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from postrail.core import dkim_record, kinds
-from postrail.core.conditions import Condition, ConditionType, Reason
+from postrail.core.checks import Check, CheckResult, Verdict
+from postrail.core.checks import Reason as CheckReason
+from postrail.core.conditions import Condition, ConditionType, Reason, Truth, is_bad
 from postrail.core.kind_status import (
     AddressStatus,
     ConditionStatus,
     DestinationStatus,
     IPPoolStatus,
     KindStatus,
+    QuarantineStatus,
     RecordStatus,
     SenderPoolStatus,
     SenderStatus,
@@ -25,11 +28,14 @@ from postrail.core.kind_status import (
 )
 from postrail.core.kinds import write_status
 from postrail.core.sites import DEFAULT_GROUP, SiteTable
-from postrail_operator import keys
+from postrail_operator import wanted
 from postrail_operator.compose import Composition, username_of
-from postrail_operator.conditions import Seen, of_address, of_object
-from postrail_operator.leases import State
+from postrail_operator.conditions import Seen, address_findings, delivering, of_object
+from postrail_operator.findings import OF_ADDRESSES, text_of
+from postrail_operator.leases import Lease, State
 from postrail_operator.objects import Item, Objects
+from postrail_operator.quarantines import Candidate, Decision, decide
+from postrail_operator.wanted import Routes
 
 
 def merge(
@@ -71,29 +77,59 @@ def status_of(item: Item[Any], objects: Objects, made: Composition, seen: Seen, 
 
 
 def _ip_pool(
-    item: Item[Any], shared: dict[str, Any], _objects: Objects, made: Composition, seen: Seen, now: str
+    item: Item[Any], shared: dict[str, Any], objects: Objects, made: Composition, seen: Seen, now: str
 ) -> KindStatus:
-    found = [lease for lease in made.leases if lease.ip_pool == item.name]
+    leases = [lease for lease in made.leases if lease.ip_pool == item.name]
     before = {entry.get("address"): entry for entry in item.status.get("addresses", ())}
+    found = {lease.address.address: address_findings(lease, item, objects, made, seen) for lease in leases}
+    candidates = [
+        Candidate(address, lease.address.weight, found[address], before.get(address, {}).get("quarantine") or {})
+        for lease in leases
+        if lease.state in {State.ACTIVE, State.QUARANTINED}
+        for address in (lease.address.address,)
+    ]
+    decisions = decide(item, candidates)
     addresses = []
-    for lease in found:
-        source = lease.address
-        old = before.get(source.address, {}).get("conditions", ())
-        conditions = merge(old, of_address(lease, seen), now, item.generation)
-        addresses.append(
-            AddressStatus(
-                address=source.address,
-                ehlo=source.ehlo,
-                proxy=source.proxy,
-                state=lease.state.value,
-                leased_to=lease.leased_to,
-                conditions=conditions,
-            )
-        )
-    active = sum(lease.state is State.ACTIVE for lease in found)
+    for lease in leases:
+        old, decision = before.get(lease.address.address, {}), decisions.get(lease.address.address, Decision())
+        said = decision.condition if lease.address.address in decisions else _out_of_use(lease)
+        conditions = [*found[lease.address.address], said]
+        merged = merge(old.get("conditions", ()), conditions, now, item.generation)
+        quarantine = _quarantine(decision, old.get("quarantine") or {}, now)
+        addresses.append(_address(lease, merged, quarantine))
+    usable = sum(one.state == State.ACTIVE.value for one in addresses)
     return IPPoolStatus(
-        **shared, usable=f"{active}/{len(found)}", used_by=made.users.get(item.name, ""), addresses=tuple(addresses)
+        **shared, usable=f"{usable}/{len(leases)}", used_by=made.users.get(item.name, ""), addresses=tuple(addresses)
     )
+
+
+def _address(
+    lease: Lease, conditions: tuple[ConditionStatus, ...], quarantine: QuarantineStatus | None
+) -> AddressStatus:
+    source = lease.address
+    state = State.ACTIVE if lease.state is State.QUARANTINED else lease.state
+    return AddressStatus(
+        address=source.address,
+        ehlo=source.ehlo,
+        proxy=source.proxy,
+        state=(state if quarantine is None else State.QUARANTINED).value,
+        leased_to=lease.leased_to,
+        quarantine=quarantine,
+        conditions=conditions,
+    )
+
+
+def _out_of_use(lease: Lease) -> Condition:
+    text = f"it is {lease.state}, so no mail is given to it anyway"
+    return Condition(ConditionType.QUARANTINED, Truth.FALSE, Reason.NOT_QUARANTINED, text)
+
+
+def _quarantine(decision: Decision, before: Mapping[str, Any], now: str) -> QuarantineStatus | None:
+    """Who decided it and since when; a quarantine that stays keeps its time."""
+    if decision.by not in {"annotation", "automation"}:
+        return None
+    since = str(before.get("since", now)) if before.get("by") == decision.by else now
+    return QuarantineStatus.model_validate({"by": decision.by, "since": since, "cause": decision.cause or ""})
 
 
 def _sender_pool(
@@ -120,22 +156,23 @@ def _sender_pool(
 
 
 def _destination(
-    item: Item[Any], shared: dict[str, Any], _objects: Objects, made: Composition, _seen: Seen, _now: str
+    item: Item[Any], shared: dict[str, Any], objects: Objects, made: Composition, _seen: Seen, _now: str
 ) -> KindStatus:
     if made.model is None:
         return DestinationStatus(**shared)
+    pools = tuple(delivering(objects, made))
     if item.name == DEFAULT_GROUP:
-        return DestinationStatus(**shared, site="*", group=DEFAULT_GROUP)
+        return DestinationStatus(**shared, site="*", group=DEFAULT_GROUP, sender_pools=pools)
     site = SiteTable(made.model.routing).named(item.name)
-    return DestinationStatus(**shared, site=item.name, group=site.group if site is not None else "")
+    return DestinationStatus(**shared, site=item.name, group=site.group if site is not None else "", sender_pools=pools)
 
 
 def _sending_domain(
-    item: Item[Any], shared: dict[str, Any], objects: Objects, made: Composition, _seen: Seen, _now: str
+    item: Item[Any], shared: dict[str, Any], objects: Objects, made: Composition, seen: Seen, _now: str
 ) -> KindStatus:
     if item.spec is None:
         return SendingDomainStatus(**shared)
-    records = tuple(records_of(item, objects, made))
+    records = tuple(records_of(item, objects, made, seen))
     published = sum(record.state == "Published" for record in records)
     return SendingDomainStatus(
         **shared,
@@ -146,28 +183,62 @@ def _sending_domain(
     )
 
 
-def records_of(item: Item[Any], objects: Objects, made: Composition) -> Iterable[RecordStatus]:
+def records_of(item: Item[Any], objects: Objects, made: Composition, seen: Seen) -> Iterable[RecordStatus]:
     """The DNS records that a domain needs: its keys, SPF with the addresses that its mail can leave from, DMARC."""
     assert item.spec is not None
-    domain = item.spec.domain
-    for key in item.spec.dkim.keys:
-        try:
-            value = dkim_record.value(keys.public_key(keys.entry(objects.secrets, key.secret_ref)))
-        except (keys.Missing, keys.Unusable):
-            continue
+    domain, answers = item.spec.domain, seen.answers or {}
+    before = {(entry.get("name"), entry.get("purpose")): entry for entry in item.status.get("records", ())}
+    for key in wanted.dkim_checks(item, objects):
         name = dkim_record.name(key.selector, domain)
-        yield RecordStatus(name=name, type="TXT", value=value, purpose="DKIM")
-    addresses = sorted({lease.address.address for lease in made.leases if lease.sends})
-    if addresses:
+        yield _record(name, dkim_record.value(key.key), Check.DKIM, [answers.get(key)], before)
+    routes = seen.routes or Routes.of(objects, made)
+    if spf := wanted.spf_of_domain(domain, routes):
+        addresses = sorted({check.address for check in spf})
         mechanisms = " ".join(f"ip6:{address}" if ":" in address else f"ip4:{address}" for address in addresses)
-        yield RecordStatus(name=domain, type="TXT", value=f"v=spf1 {mechanisms} -all", purpose="SPF")
-    yield RecordStatus(name=f"_dmarc.{domain}", type="TXT", value="v=DMARC1; p=none", purpose="DMARC")
+        yield _record(domain, f"v=spf1 {mechanisms} -all", Check.SPF, [answers.get(check) for check in spf], before)
+    dmarc = answers.get(wanted.dmarc_check(item, objects))
+    yield _record(f"_dmarc.{domain}", "v=DMARC1; p=none", Check.DMARC, [dmarc], before)
+
+
+_PURPOSE = {Check.DKIM: "DKIM", Check.SPF: "SPF", Check.DMARC: "DMARC"}
+
+
+def _record(
+    name: str,
+    value: str,
+    check: Check,
+    results: Sequence[CheckResult | None],
+    before: Mapping[tuple[Any, Any], Mapping[str, Any]],
+) -> RecordStatus:
+    """One record, and how it stands in the DNS. Where nobody has looked yet, what was known of it stays."""
+    purpose, state, message = _PURPOSE[check], "Unknown", ""
+    worst = min((one for one in results if one is not None), key=_gravity, default=None)
+    if worst is None or (worst.verdict is Verdict.PASSED and None in results):
+        old = before.get((name, purpose), {})
+        if old.get("value") == value:
+            state, message = str(old.get("state", state)), str(old.get("message", ""))
+    else:
+        message = text_of(worst) if worst.verdict is not Verdict.PASSED else ""
+        missing = worst.reason is CheckReason.RECORD_MISSING
+        failed = "Missing" if missing else "Wrong"
+        state = {Verdict.PASSED: "Published", Verdict.FAILED: failed, Verdict.UNKNOWN: "Unknown"}[worst.verdict]
+    return RecordStatus.model_validate(
+        {"name": name, "type": "TXT", "value": value, "purpose": purpose, "state": state, "message": message}
+    )
+
+
+def _gravity(result: CheckResult) -> int:
+    return (Verdict.FAILED, Verdict.UNKNOWN, Verdict.PASSED).index(result.verdict)
 
 
 def _submitter(
-    item: Item[Any], shared: dict[str, Any], _objects: Objects, _made: Composition, _seen: Seen, _now: str
+    item: Item[Any], shared: dict[str, Any], objects: Objects, made: Composition, _seen: Seen, _now: str
 ) -> KindStatus:
-    return SubmitterStatus(**shared, username=username_of(item))
+    pools = wanted.pools_of(item, objects, made)
+    specs = {one.name: one.spec for one in objects.sender_pools}
+    named = [spec.ip_pool_ref.name for name in pools if (spec := specs[name]) is not None]
+    ip_pools = tuple(dict.fromkeys(name for name in named if made.users.get(name) in pools))
+    return SubmitterStatus(**shared, username=username_of(item), sender_pools=tuple(pools), ip_pools=ip_pools)
 
 
 _OF_KIND = {
@@ -184,15 +255,34 @@ def changed(item: Item[Any], status: Mapping[str, Any]) -> bool:
     return dict(item.status) != status
 
 
-def event_of(item: Item[Any], status: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """The event to tell when `Accepted` or `Released` changed: its type (Normal, Warning), reason and message."""
-    before = {one.get("type"): (one.get("status"), one.get("reason")) for one in item.status.get("conditions", ())}
-    for one in status["conditions"]:
-        told = one["type"] in {ConditionType.ACCEPTED, ConditionType.RELEASED, ConditionType.HONOURED}
-        if (
-            told
-            and before.get(one["type"]) != (one["status"], one["reason"])
-            and one["reason"] != Reason.EVERYTHING_ACTS
-        ):
-            return ("Normal" if one["status"] == "True" else "Warning", one["reason"], one["message"])
-    return None
+TOLD = frozenset({ConditionType.ACCEPTED, ConditionType.RELEASED, ConditionType.HONOURED})
+"""Of these conditions every change is told; of what the checks found and of quarantines, that it went bad or well again."""
+_FOUND = frozenset({*OF_ADDRESSES, ConditionType.QUARANTINED, ConditionType.VERIFIED})
+MOST_EVENTS = 20
+Event = tuple[str, str, str]
+"""Type (Normal, Warning), reason and message."""
+
+
+def events_of(item: Item[Any], status: Mapping[str, Any]) -> list[Event]:
+    """What to tell of an object whose status changed, MOST_EVENTS at most."""
+    found = list(_changes(item.status.get("conditions", ()), status["conditions"], ""))
+    before = {entry.get("address"): entry for entry in item.status.get("addresses", ())}
+    for entry in status.get("addresses", ()):
+        old = before.get(entry["address"], {}).get("conditions", ())
+        found += _changes(old, entry["conditions"], f"{entry['address']}: ")
+    return found[:MOST_EVENTS]
+
+
+def _changes(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]], about: str) -> Iterable[Event]:
+    known = {one.get("type"): one for one in before}
+    for one in now:
+        kind, old = one["type"], known.get(one["type"], {})
+        bad = is_bad(kind, one["status"])
+        well_again = not bad and one["status"] != "Unknown" and is_bad(kind, str(old.get("status", "")))
+        if kind in TOLD:
+            changed = (old.get("status"), old.get("reason")) != (one["status"], one["reason"])
+            told = changed and one["reason"] != Reason.EVERYTHING_ACTS
+        else:
+            told = kind in _FOUND and (well_again or (bad and not is_bad(kind, str(old.get("status", "")))))
+        if told:
+            yield ("Warning" if bad else "Normal", one["reason"], f"{about}{kind}: {one['message']}")

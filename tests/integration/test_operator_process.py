@@ -126,7 +126,7 @@ async def test_operator_that_was_killed_goes_on_where_it_was(api: ApiServer, tmp
     api.put(pool, sender_pool("fast", "s", "main"))
     async with operator(api, tmp_path, "a") as process:
         await until(lambda: api.of_kind("IPPool")["main"]["metadata"].get("finalizers"))
-        await until(lambda: status(api, "IPPool", "main", "Accepted") == "Accepted")
+        await until(lambda: "postrail-sender-fast-others" in api.of_kind("Deployment"))
         process.kill()
         await process.wait()
     api.remove(pool)

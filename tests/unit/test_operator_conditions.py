@@ -8,7 +8,7 @@ from postrail.core.conditions import Condition, ConditionType, Reason, Truth
 from postrail_operator.compose import compose
 from postrail_operator.conditions import Load, Seen, SenderState
 from postrail_operator.objects import Objects
-from postrail_operator.statuses import changed, event_of, merge, status_of
+from postrail_operator.statuses import changed, events_of, merge, status_of
 from tests.support.kubernetes_objects import BASE, body, ip_pool, read, sender_pool, sending_domain, submitter
 
 NOW, LATER = "2026-11-22T12:00:00Z", "2026-11-22T12:05:00Z"
@@ -58,7 +58,7 @@ def test_status_written_again_changes_nothing() -> None:
     again = read(*bodies)
     for item in again.every:
         assert not changed(item, status(again, *item.key, now=LATER)), item.key
-        assert event_of(item, status(again, *item.key, now=LATER)) is None
+        assert events_of(item, status(again, *item.key, now=LATER)) == []
 
 
 def test_what_does_nothing_yet_is_said() -> None:
@@ -148,12 +148,6 @@ def test_quarantine_is_said_at_the_address() -> None:
     assert short(address, ConditionType.PTR_VALID) == ("Unknown", "NotChecked")
 
 
-def test_check_stands_at_its_address() -> None:
-    wrong = Condition(ConditionType.PTR_VALID, Truth.FALSE, Reason.CHECK_FAILED, "192.0.2.1 has no PTR record")
-    found = status(read(*POOLS), "IPPool", "i", Seen(checks={"192.0.2.1": [wrong]}))
-    assert short(found["addresses"][0], ConditionType.PTR_VALID) == ("False", "CheckFailed")
-
-
 def test_senders_are_counted_and_caps_are_said() -> None:
     objects = read(POOLS[0], sender_pool("a", "s", "i", spec={"replicas": 5}))
     seen = Seen(senders={"a": [SenderState("postrail-sender-a-others", "", 2, 1, 2)]}, loads={"a": Load(70, 12.4, 0.5)})
@@ -206,7 +200,7 @@ def test_destination_tells_its_group() -> None:
 def test_event_tells_what_changed() -> None:
     objects = read(sender_pool("a", "s", "none"))
     (item,) = objects.every
-    kind, reason, message = event_of(item, status(objects, "SenderPool", "a")) or ("", "", "")
+    ((kind, reason, message),) = events_of(item, status(objects, "SenderPool", "a"))
     assert (kind, reason) == ("Warning", "IPPoolMissing")
     assert "there is no IPPool none" in message
 

@@ -129,6 +129,16 @@ class AddressSpec(AddressConfig):
     """socks5: the proxy that has this address, where the pool has several; it wins over `binding.proxy`."""
 
 
+class QuarantineMode(StrEnum):
+    """Who takes an address out of use."""
+
+    BY_HAND = "byHand"
+    """People, by the annotation postrail.io/quarantine."""
+    AUTOMATIC = "automatic"
+    """The operator, too: addresses that a block list has, that their senders lack, or that connections did not leave from. It
+    leaves one address in use, and gives an address back when the check says that all is well."""
+
+
 class IPPoolSpec(Spec):
     model_config = _rules(
         (
@@ -156,6 +166,8 @@ class IPPoolSpec(Spec):
     ]
     """Each in one IPPool only."""
     binding: BindingSpec
+    quarantine: QuarantineMode = QuarantineMode.BY_HAND
+    """Who takes an address out of use: `byHand` (the default), or the operator, too (`automatic`)."""
     warmup: WarmupSpec | None = None
     """Kept for a later release; set, the condition Honoured is False."""
 

@@ -36,12 +36,26 @@ class ConditionStatus(Section):
 Conditions = Annotated[tuple[ConditionStatus, ...], Field(max_length=32, json_schema_extra=_keyed("type"))]
 
 
+Names = Annotated[tuple[str, ...], Field(max_length=256)]
+"""Names of objects of the same namespace."""
+
+
 class KindStatus(Section):
     """What every status has."""
 
     observed_generation: int | None = None
     """The generation of the object that this status is about."""
     conditions: Conditions = ()
+
+
+class QuarantineStatus(Section):
+    """Why no new mail is given to an address."""
+
+    by: Literal["annotation", "automation"]
+    """Who decided it: a person by the annotation postrail.io/quarantine, or the operator (`spec.quarantine: automatic`)."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    cause: Annotated[str, Field(max_length=64)] = ""
+    """What automation found: `Listed`, `OtherSource`, `NotOnThisMachine`."""
 
 
 class AddressStatus(Section):
@@ -55,6 +69,8 @@ class AddressStatus(Section):
     may still wait for it. Taken: another pool has it. Idle: no SenderPool uses it."""
     leased_to: str = ""
     """The SenderPool that may send from it."""
+    quarantine: QuarantineStatus | None = None
+    """Absent: new mail is given to it as its weight says."""
     conditions: Conditions = ()
 
 
@@ -101,6 +117,8 @@ class DestinationStatus(KindStatus):
     """The name of its site, as in queues, events and limits."""
     group: str = ""
     """The destination group that its mail belongs to."""
+    sender_pools: Names = ()
+    """The SenderPools whose senders deliver to it."""
 
 
 class RecordStatus(Section):
@@ -128,3 +146,7 @@ class SendingDomainStatus(KindStatus):
 class SubmitterStatus(KindStatus):
     username: str = ""
     """The name with which it signs in."""
+    sender_pools: Names = ()
+    """The SenderPools that send its mail: that of its own stream first."""
+    ip_pools: Names = ()
+    """The IPPools from whose addresses its mail leaves."""
