@@ -140,6 +140,11 @@ bench: setup ## Measure throughput and latency on this machine (BENCH_ARGS=...)
 soak: setup ## Run the benchmark for a long time and watch memory and descriptors (SOAK_ARGS=...)
 	$(BIN)/python -m bench soak $(SOAK_ARGS)
 
+.PHONY: soak-kafka
+soak-kafka: setup ## Run the chaos tests of load over Kafka at full size: 20,000 messages, 50,000 waiting (an hour; PYTEST_ARGS="-k throttled")
+	CHAOS_MESSAGES=$(or $(CHAOS_MESSAGES),20000) CHAOS_BACKLOG=$(or $(CHAOS_BACKLOG),50000) CHAOS_SECONDS=$(or $(CHAOS_SECONDS),30) \
+		$(BIN)/pytest $(PYTEST_ARGS) tests/chaos/test_kafka_scaling.py tests/chaos/test_kafka_throttled_site.py tests/chaos/test_kafka_stop_start.py
+
 .PHONY: check
 check: lint types imports proto-check docs-check crds-check test ## Run everything that the CI runs
 

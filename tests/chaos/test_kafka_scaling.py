@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.support.chaos_source import source
 from tests.support.chaos_world import assert_even
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import figures, load
+from tests.support.kafka_chaos import figures
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "200"))
@@ -19,6 +19,9 @@ SESSIONS = 24
 SCALED = ("sender", "routing", "signing", "ingress")
 ALL = (*SCALED, "scheduler")
 MOST = 4
+ALL_RUN_SECONDS = float(os.environ.get("CHAOS_SECONDS", "3"))
+"""How long all four of each run before they are stopped."""
+SLOWEST_OF_SECONDS = 10.0
 
 
 def others(service: str) -> list[str]:
@@ -39,17 +42,17 @@ async def test_each_service_from_one_to_four_and_back_under_load(
 ) -> None:
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix, kafka={"partitions": MOST}) as world:
         await world.start()
-        began = time.monotonic()
-        async with load(world, per_second=RATE, sessions=SESSIONS):
+        async with source(world.injector, per_second=RATE, sessions=SESSIONS) as load:
             for service in SCALED:
                 await world.start(*others(service))
-            await arrive(world)
+                await arrive(world)
+            await asyncio.sleep(ALL_RUN_SECONDS)
             for service in SCALED:
                 await world.stop(*others(service))
                 await arrive(world)
-        rate = len(world.injector.accepted) / (time.monotonic() - began)
         balance = await world.settle()
-        figure(figures(f"fault 11, each service 1 -> {MOST} -> 1 under {rate:.0f} messages/s", world, balance))
+        rates = f"{load.rate():.1f} messages/s ({load.slowest_rate(SLOWEST_OF_SECONDS):.1f} in the slowest 10 s)"
+        figure(figures(f"fault 11, each service 1 -> {MOST} -> 1 under {rates}", world, balance))
         assert_even(world, balance)
 
 
@@ -60,12 +63,16 @@ async def test_rolling_restart_of_everything_under_load(
 ) -> None:
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
         await world.start()
-        async with load(world, per_second=RATE, sessions=SESSIONS):
+        async with source(world.injector, per_second=RATE, sessions=SESSIONS) as load:
             for service in ALL:
                 await world.start(f"{service}-2")
                 await asyncio.sleep(0.2)
                 await world.stop(service)
                 await arrive(world)
         balance = await world.settle()
-        figure(figures("faults 11 and 31, rolling restart of everything", world, balance))
+        figure(
+            figures(
+                f"faults 11 and 31, rolling restart of everything under {load.rate():.1f} messages/s", world, balance
+            )
+        )
         assert_even(world, balance)

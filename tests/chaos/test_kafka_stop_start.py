@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.chaos_source import source
 from tests.support.chaos_world import assert_nothing_lost
 from tests.support.kafka import KafkaCluster
-from tests.support.kafka_chaos import crash, figures, load
+from tests.support.kafka_chaos import crash, figures
 from tests.support.kafka_world import SERVICES, KafkaWorld, kafka_world
 from tests.support.processes import daemon_folder
 
 MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "2000"))
+ROUNDS = max(1, MESSAGES // 5000)
+"""How often each of them happens."""
 RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "200"))
 
 
@@ -48,28 +51,29 @@ async def kill_broker(world: KafkaWorld, cluster: KafkaCluster) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300 + MESSAGES // 8)
 async def test_the_ledger_balances_whenever_the_system_and_the_broker_stop(
     kafka_prefix: str, figure: Callable[[str], None]
 ) -> None:
     seed = random.randrange(1 << 32)
     random.seed(seed)
-    events = [stop_system, kill_broker, kill_system, stop_broker]
+    events = [stop_system, kill_broker, kill_system, stop_broker] * ROUNDS
     random.shuffle(events)
     with daemon_folder("kafka-alone") as folder, KafkaCluster(folder, 1) as cluster:
         async with kafka_world(cluster.bootstrap, kafka_prefix, kafka={"delivery_timeout_seconds": 4}) as world:
             world.have_places = True
             await world.start()
-            injector = world.injector
-            async with load(world, per_second=RATE, sessions=24):
+            async with source(
+                world.injector, per_second=RATE, sessions=24, sizes_bytes=(200, 3000, 12_000, 60_000)
+            ) as load:
                 for number, happens in enumerate(events, 1):
                     moment = random.uniform(number - 1, number) * MESSAGES / (len(events) + 1)
-                    await world.until("the moment", lambda: len(injector.accepted) >= moment, 600)  # noqa: B023
+                    await world.until("the moment", lambda: load.accepted >= moment, 600)  # noqa: B023
                     await happens(world, cluster)
-                await world.until("all are accepted", lambda: len(injector.accepted) >= MESSAGES, 600)
-            balance = await world.settle(180)
+                await world.until("all are accepted", lambda: load.accepted >= MESSAGES, 600)
+            balance = await world.settle(180 + MESSAGES / 100)
         names = ", ".join(happens.__name__ for happens in events)
-        run = f"stop and start in a run of {len(injector.accepted)} messages ({names}; seed {seed})"
+        run = f"stop and start in a run of {load.accepted} messages at {load.rate():.0f}/s ({names}; seed {seed})"
         figure(figures(run, world, balance, world.books.in_flight))
         assert balance.duplicates <= world.books.in_flight
         assert_nothing_lost(world, balance)

@@ -57,6 +57,7 @@ class Member:
     breakage: str | None = None
     has_place: bool = False
     _process: Launched | None = None
+    _life_at_bytes: int = 0
 
     @property
     def output(self) -> Path:
@@ -71,6 +72,7 @@ class Member:
         """Start the process; it is not ready yet."""
         with self.output.open("ab") as output:
             output.write(b"--- start\n")
+            self._life_at_bytes = output.tell()
         arguments = [self.name.partition("-")[0], "--config", str(self.config_file)]
         environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "HOSTNAME": self.name} if self.has_place else {}
         launch = partial(LAUNCHER.launch, arguments, self.output, environment, self.breakage)
@@ -78,8 +80,10 @@ class Member:
 
     def is_ready(self) -> bool:
         """Whether this life said so."""
-        life = self.output.read_text(encoding="utf-8", errors="replace").rpartition("--- start\n")[2]
-        return any(_event(line) == "ready" for line in life.splitlines())
+        with self.output.open("rb") as output:
+            output.seek(self._life_at_bytes)
+            life = output.read().decode(errors="replace")
+        return any(_event(line) == "ready" for line in life.splitlines() if '"ready"' in line)
 
     @property
     def pid(self) -> int:
@@ -186,6 +190,11 @@ class KafkaWorld:
         deadline = time.monotonic() + seconds
         while left := await self.unfinished():
             assert time.monotonic() < deadline, f"still to be read: {left}\n{self.said()}"
+            await asyncio.sleep(0.2)
+
+    async def routed(self) -> None:
+        """Wait until all that was accepted has reached the sender's topics."""
+        while any(name.startswith(("signing", "routing signed")) for name in await self.unfinished()):  # noqa: ASYNC110  # another process tells
             await asyncio.sleep(0.2)
 
     async def unfinished(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from tools.kafka import distribution
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 CONFIGS = "kafka.admin.ConfigCommand"
+LOG_DIRS = "org.apache.kafka.tools.LogDirsCommand"
 TIMEOUT_SECONDS = 60.0
 
 

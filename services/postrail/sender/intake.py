@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from postrail.core.records import Finished
@@ -28,6 +29,8 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 MAX_SPREAD = STOP_FETCHING_AT_BYTES * 3 // 4 * 8
 """Distance from the oldest unfinished record to the newest, so that a commit's metadata always fits (a bit a record)."""
+LAGGARDS = 5 * MAX_POLL
+"""So many of the oldest waiting jobs make room for more when a partition's finished records lie too far apart."""
 TAIL_RECORDS = 2000
 """So many of the newest outcomes a new owner reads: each tells of up to a transaction's deliveries."""
 
@@ -122,12 +125,19 @@ class Intake:
         return partition
 
     def laggards(self) -> Iterator[Job]:
-        """Waiting jobs that hold back a partition's watermark so far that no more could be read."""
+        """The oldest waiting jobs of each partition whose watermark they hold back so far that no more could be read.
+
+        Several polls' worth at a time: one by one, each would let one more record be read for a write to the log. None while the
+        oldest of all is being sent, or parked.
+        """
         for partition in self.partitions.values():
-            if partition.tracker.spread > MAX_SPREAD:
-                oldest = next(iter(partition.jobs.values()), None)
-                if oldest is not None and oldest.queued:
-                    yield oldest
+            jobs = partition.jobs.values()
+            if (
+                partition.tracker.spread > MAX_SPREAD
+                and (oldest := next(iter(jobs), None)) is not None
+                and oldest.queued
+            ):
+                yield from islice((job for job in jobs if job.queued), LAGGARDS)
 
     def is_spread_out(self) -> bool:
         """Whether a partition's finished records lie too far apart to commit more of them."""
