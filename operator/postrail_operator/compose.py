@@ -65,12 +65,15 @@ class Composition:
         self.faults.setdefault(item.key, Fault(reason, message))
 
 
-def compose(base: Mapping[str, Any], objects: Objects, drained: frozenset[str] = frozenset()) -> Composition:
+def compose(
+    base: Mapping[str, Any], objects: Objects, drained: frozenset[str] = frozenset(), *, gateways: bool = False
+) -> Composition:
     """The configuration that the objects make of the base.
 
     Args:
         base: what the chart knows: all but pools, submitters, signing domains and destinations.
         drained: as `leases`.
+        gateways: whether the cluster takes policies for egress gateways. Without, mail of such pools waits.
     """
     users = pool_users(objects)
     made = Composition(leases(objects, users, drained), users)
@@ -78,7 +81,7 @@ def compose(base: Mapping[str, Any], objects: Objects, drained: frozenset[str] =
         if item.spec is None:
             made.fault(item, Reason.INVALID_SPEC, item.problem)
     config = copy.deepcopy(dict(base))
-    _pools(config, objects, made)
+    _pools(config, objects, made, gateways=gateways)
     _destinations(config, objects, made)
     _domains(config, objects, made)
     _submitters(config, objects, made)
@@ -113,7 +116,7 @@ def _unique(items: Iterable[Item[Any]], names: Mapping[str, str], made: Composit
             )
 
 
-def _pools(config: dict[str, Any], objects: Objects, made: Composition) -> None:
+def _pools(config: dict[str, Any], objects: Objects, made: Composition, *, gateways: bool) -> None:
     ip_pools = {item.name: item for item in objects.ip_pools}
     taken = {lease.ip_pool: lease for lease in reversed(made.leases) if lease.state is State.TAKEN}
     for name, lease in taken.items():
@@ -129,16 +132,21 @@ def _pools(config: dict[str, Any], objects: Objects, made: Composition) -> None:
         if item.key not in made.faults:
             lifetime = item.spec.lifetime_seconds
             streams[item.spec.stream] = {"pool": item.name, "lane": item.spec.lane, "lifetime_seconds": lifetime}
-        _check_sender_pool(item, item.spec, ip_pools, made)
+        _check_sender_pool(item, item.spec, ip_pools, made, gateways=gateways)
         found = of_sender_pool(made.leases, item.name)
-        pools[item.name]["sources"] = [_source(lease, ip_pools[lease.ip_pool]) for lease in found]
+        pools[item.name]["sources"] = [_source(lease, ip_pools[lease.ip_pool], gateways=gateways) for lease in found]
     pools.setdefault(NO_POOL, {"sources": []})
     config["pools"] = pools
     config["streams"] = streams
 
 
 def _check_sender_pool(
-    item: Item[SenderPoolSpec], spec: SenderPoolSpec, ip_pools: Mapping[str, Item[Any]], made: Composition
+    item: Item[SenderPoolSpec],
+    spec: SenderPoolSpec,
+    ip_pools: Mapping[str, Item[Any]],
+    made: Composition,
+    *,
+    gateways: bool,
 ) -> None:
     wanted = spec.ip_pool_ref.name
     user = made.users.get(wanted, "")
@@ -149,9 +157,12 @@ def _check_sender_pool(
     elif user != item.name:
         text = f"the SenderPool {user} has the IPPool {wanted}: an address sends for one pool only; name another one in ipPoolRef"
         made.fault(item, Reason.POOL_TAKEN, text)
-    elif (pool := ip_pools[wanted].spec) is not None and pool.binding.mode is BindingMode.EGRESS_GATEWAY:
-        text = f"the IPPool {wanted} is bound by an egress gateway, from which senders cannot send yet; mail waits"
-        made.fault(item, Reason.NOT_YET_ACTING, text)
+    elif not gateways and by_gateway(ip_pools[wanted]):
+        text = (
+            f"the IPPool {wanted} is bound by an egress gateway, and the operator finds no CiliumEgressGatewayPolicy in this "
+            "cluster: enable Cilium's egress gateway and the chart's operator.cilium; mail waits"
+        )
+        made.fault(item, Reason.NO_GATEWAY, text)
     elif not any(
         lease.address.weight for lease in of_sender_pool(made.leases, item.name) if lease.state is State.ACTIVE
     ):
@@ -159,15 +170,26 @@ def _check_sender_pool(
         made.fault(item, Reason.NO_ADDRESS, text)
 
 
-def _source(lease: Lease, ip_pool: Item[Any]) -> dict[str, Any]:
+def by_gateway(ip_pool: Item[Any]) -> bool:
+    """Whether the network translates to the addresses of an IPPool."""
+    return ip_pool.spec is not None and ip_pool.spec.binding.mode is BindingMode.EGRESS_GATEWAY
+
+
+def _source(lease: Lease, ip_pool: Item[Any], *, gateways: bool) -> dict[str, Any]:
     source = lease.address
-    gateway = ip_pool.spec is not None and ip_pool.spec.binding.mode is BindingMode.EGRESS_GATEWAY
-    weight = source.weight if lease.state is State.ACTIVE and not gateway else 0
+    gateway = by_gateway(ip_pool)
+    weight = source.weight if lease.state is State.ACTIVE and (gateways or not gateway) else 0
     made: dict[str, Any] = {"address": source.address, "ehlo": source.ehlo, "weight": weight}
+    if gateway:
+        # A pod leaves from one address. Mail for one that drains must not leave from its successor: no pod has the address, so
+        # the mail waits, and gets the other address when it is due.
+        return made | {"bind": "gateway"} if gateways and lease.state is not State.DRAINING else made
     binding = ip_pool.spec.binding if ip_pool.spec is not None else None
     proxy = source.proxy or (binding.proxy if binding is not None else None)
-    if proxy is not None and (binding is None or binding.mode is BindingMode.SOCKS5):
-        made |= {"bind": "socks5", "proxy": proxy}
+    if proxy is not None:
+        made |= {"proxy": proxy}
+        if binding is None or binding.mode is BindingMode.SOCKS5:
+            made |= {"bind": "socks5"}
         if binding is not None and binding.proxy_login is not None:
             login = binding.proxy_login
             file = f"{PROXY_DIRECTORY}/{ip_pool.name}/{login.password_secret_ref.key}"

@@ -18,7 +18,7 @@ from postrail_operator.conditions import Seen, SenderState
 from postrail_operator.objects import Manifest, Objects, read_objects, secrets_needed
 from postrail_operator.plan import READS_CONFIG
 from postrail_operator.prometheus import Measured, MetricsError, measure
-from postrail_operator.render import CILIUM_API, KEDA_API, MADE_BY, OPERATOR, template_secrets
+from postrail_operator.render import CILIUM_API, EGRESS_POLICY, KEDA_API, MADE_BY, NAMESPACE, OPERATOR, template_secrets
 from postrail_operator.senders import Cluster, Senders
 from postrail_operator.settings import Settings
 
@@ -93,7 +93,10 @@ async def observe(
     label = selector({MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release})
     queries = [client.list_all(version, kind, space, label) for version, kind in _MADE for space in namespaces]
     if cluster.cilium:
-        queries.append(client.list_all(CILIUM_API, "CiliumEgressGatewayPolicy", selector=label))
+        ours = selector(
+            {MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release, NAMESPACE: settings.namespace}
+        )
+        queries.append(client.list_all(CILIUM_API, EGRESS_POLICY, selector=ours))
     made = [manifest for found in await asyncio.gather(*queries) for manifest in found]
     services = await client.list_all("apps/v1", "Deployment", settings.namespace, f"{READS_CONFIG}=true")
     measured = await _measured(settings, objects, base)
@@ -114,12 +117,18 @@ async def _cluster(client: Client, settings: Settings, template: Mapping[str, An
     except ApiError as error:
         LOG.info("nodes cannot be looked at, so replicas of direct pools are not bounded by them: %s", error)
     keda = settings.keda and bool(settings.prometheus_url) and await client.get(f"/apis/{KEDA_API}") is not None
-    cilium = await client.get(f"/apis/{CILIUM_API}") is not None
+    cilium = settings.cilium and await _takes_egress_policies(client)
     copies: dict[str, dict[str, bytes]] = {}
     if settings.direct_elsewhere:
         ours = {settings.config_secret, settings.keys_secret}
         copies = await _secrets(client, settings, template_secrets(template) - ours)
     return Cluster(nodes, copies, keda, cilium)
+
+
+async def _takes_egress_policies(client: Client) -> bool:
+    """Whether the cluster knows Cilium's egress gateway: its API is there without it, too."""
+    found = await client.get(f"/apis/{CILIUM_API}") or {}
+    return any(one.get("kind") == EGRESS_POLICY for one in found.get("resources", ()))
 
 
 async def _measured(settings: Settings, objects: Objects, base: Mapping[str, Any]) -> Measured | None:

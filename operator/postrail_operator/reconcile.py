@@ -24,8 +24,8 @@ from postrail_operator.objects import Item
 from postrail_operator.observation import Observation, observe
 from postrail_operator.plan import Action, Apply, Ref, plan, rollouts
 from postrail_operator.render import manifests
-from postrail_operator.scaling import Stabiliser, useful, wanted
-from postrail_operator.senders import groups_of, senders
+from postrail_operator.scaling import Stabiliser, wanted
+from postrail_operator.senders import most_of, senders
 from postrail_operator.settings import Settings
 from postrail_operator.statuses import changed, events_of, status_of
 
@@ -112,7 +112,7 @@ class Reconciler:
             ApiError: not even looking was possible.
         """
         seen = await observe(self.client, self.settings, self.template, self.base)
-        made = compose(self.base, seen.objects, seen.drained())
+        made = compose(self.base, seen.objects, seen.drained(), gateways=seen.cluster.cilium)
         if self.lookout is not None:
             self.lookout.follow(seen.objects, made)
         for note in made.notes:
@@ -167,6 +167,7 @@ class Reconciler:
         self._stabilisers = {name: one for name, one in self._stabilisers.items() if name in pools}
         if seen.cluster.keda or seen.measured is None or made.model is None:
             return 0
+        every = senders(seen.objects, made, self.settings, seen.cluster)
         failed = 0
         for name, item in pools.items():
             assert item.spec is not None
@@ -176,8 +177,7 @@ class Reconciler:
             stabiliser = self._stabilisers.get(name)
             if stabiliser is None or stabiliser.spec != spec:
                 stabiliser = self._stabilisers[name] = Stabiliser(spec)
-            most = max(useful(made.model, name, groups) for _, groups in groups_of(item.spec, made))
-            want = wanted(found, spec, most) if found else max(item.spec.replicas, spec.min_replicas)
+            want = wanted(found, spec, most_of(name, every)) if found else max(item.spec.replicas, spec.min_replicas)
             replicas = stabiliser.decide(item.spec.replicas, want, monotonic)
             if replicas != item.spec.replicas:
                 LOG.info("scale SenderPool %s from %d to %d", name, item.spec.replicas, replicas)

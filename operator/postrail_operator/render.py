@@ -18,16 +18,18 @@ import yaml
 
 from postrail.core import kinds
 from postrail.core.kind_specs import IPPoolSpec, SenderPoolSpec
-from postrail_operator.compose import PROXY_DIRECTORY, Composition
+from postrail_operator.compose import PROXY_DIRECTORY, Composition, by_gateway
 from postrail_operator.objects import Item, Manifest, Objects
 from postrail_operator.scaling import query
-from postrail_operator.senders import OTHERS, Cluster, Senders, host_ports, senders
+from postrail_operator.senders import OTHERS, Cluster, Senders, egress_label, host_ports, most_of, senders
 from postrail_operator.settings import Settings
 
 MADE_BY = "postrail.io/made-by"
 OPERATOR = "operator"
 POOL = "postrail.io/pool"
 GROUP = "postrail.io/group"
+NAMESPACE = "postrail.io/namespace"
+"""Label of what has no namespace itself: that of the release, as another one may have the same name."""
 CONFIG = "postrail.io/config"
 """Annotation of pods: the digest of what they have read; another one rolls them."""
 APPLIED = "postrail.io/applied"
@@ -35,6 +37,9 @@ APPLIED = "postrail.io/applied"
 CONFIG_FILE = "postrail.yaml"
 KEDA_API = "keda.sh/v1alpha1"
 CILIUM_API = "cilium.io/v2"
+EGRESS_POLICY = "CiliumEgressGatewayPolicy"
+EGRESS = "postrail.io/egress-address"
+"""Label of pods behind an egress gateway: the address to which the network translates what they send."""
 NOT_FOR_SENDERS = ("submitters", "signing")
 """Sections that only ingress and signing read, so that others are not rolled for them."""
 
@@ -103,7 +108,9 @@ def manifests(
         result.append(disruption_budget(one, settings))
     if cluster.keda:
         result += [
-            scaled_object(item, settings) for item in objects.sender_pools if item.spec and item.spec.autoscaling
+            scaled_object(item, settings, most_of(item.name, found))
+            for item in objects.sender_pools
+            if item.spec and item.spec.autoscaling
         ]
     if cluster.cilium:
         result += list(egress_policies(objects, made, settings))
@@ -154,6 +161,8 @@ def deployment(
     pod = made["spec"]["template"]
     about = pod.setdefault("metadata", {})
     about["labels"] = {**about.get("labels", {}), **selector}
+    if one.egress:
+        about["labels"] |= {EGRESS: egress_label(one.egress)}
     about["annotations"] = {**about.get("annotations", {}), CONFIG: config_digest(config, "sender", {})}
     container = pod["spec"]["containers"][0]
     arguments = ["--pool", one.pool, *(part for group in one.groups for part in ("--destination", group))]
@@ -219,8 +228,11 @@ def disruption_budget(one: Senders, settings: Settings) -> Manifest:
     }
 
 
-def scaled_object(item: Item[SenderPoolSpec], settings: Settings) -> Manifest:
-    """KEDA's object that scales a SenderPool."""
+def scaled_object(item: Item[SenderPoolSpec], settings: Settings, most: int) -> Manifest:
+    """KEDA's object that scales a SenderPool, to `most` senders: more would be of no use.
+
+    Where nobody knows how much mail waits, KEDA leaves the number as it is.
+    """
     assert item.spec is not None
     assert item.spec.autoscaling is not None
     spec = item.spec.autoscaling
@@ -228,7 +240,13 @@ def scaled_object(item: Item[SenderPoolSpec], settings: Settings) -> Manifest:
         "scaleUp": {"stabilizationWindowSeconds": round(spec.scale_up_stabilisation_seconds)},
         "scaleDown": {"stabilizationWindowSeconds": round(spec.scale_down_stabilisation_seconds)},
     }
-    prometheus = {"serverAddress": settings.prometheus_url, "query": query(item.name, spec), "threshold": "1"}
+    prometheus = {
+        "serverAddress": settings.prometheus_url,
+        "query": query(item.name, spec),
+        "threshold": "1",
+        "ignoreNullValues": "false",
+    }
+    bound = max(1, min(spec.max_replicas, most))
     return {
         "apiVersion": KEDA_API,
         "kind": "ScaledObject",
@@ -239,8 +257,8 @@ def scaled_object(item: Item[SenderPoolSpec], settings: Settings) -> Manifest:
         },
         "spec": {
             "scaleTargetRef": {"apiVersion": kinds.API_VERSION, "kind": kinds.SENDER_POOL.name, "name": item.name},
-            "minReplicaCount": spec.min_replicas,
-            "maxReplicaCount": spec.max_replicas,
+            "minReplicaCount": min(spec.min_replicas, bound),
+            "maxReplicaCount": bound,
             "pollingInterval": 15,
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": behaviour}},
             "triggers": [{"type": "prometheus", "metricType": "AverageValue", "metadata": prometheus}],
@@ -249,29 +267,35 @@ def scaled_object(item: Item[SenderPoolSpec], settings: Settings) -> Manifest:
 
 
 def egress_policies(objects: Objects, made: Composition, settings: Settings) -> Iterable[Manifest]:
-    """Cilium's policy for each IPPool that is bound by an egress gateway: which pods leave from which address."""
-    for item in objects.ip_pools:
-        user = made.users.get(item.name, "")
-        if item.spec is None or item.spec.binding.gateway is None or not user:
+    """Cilium's policies for the addresses behind egress gateways: which pods leave from which address.
+
+    An address that drains keeps its policy, so that pods that still have its label never leave from another one.
+    """
+    pools = {item.name: item.spec for item in objects.ip_pools if by_gateway(item)}
+    for lease in made.leases:
+        spec = pools.get(lease.ip_pool)
+        if spec is None or spec.binding.gateway is None or not lease.sends:
             continue
-        pods = {**labels(settings, "sender"), POOL: user}
-        pods.pop(MADE_BY)
-        pods.pop("app.kubernetes.io/part-of")
-        gateway = item.spec.binding.gateway.node_selector
-        (source,) = item.spec.addresses
-        everywhere = "::/0" if ":" in source.address else "0.0.0.0/0"
+        address = lease.address.address
+        pods = {
+            "app.kubernetes.io/name": "postrail",
+            "app.kubernetes.io/instance": settings.release,
+            "app.kubernetes.io/component": "sender",
+            "io.kubernetes.pod.namespace": settings.namespace,
+            POOL: lease.leased_to,
+            EGRESS: egress_label(address),
+        }
+        nodes = {"matchLabels": dict(spec.binding.gateway.node_selector)}
         yield {
             "apiVersion": CILIUM_API,
-            "kind": "CiliumEgressGatewayPolicy",
+            "kind": EGRESS_POLICY,
             "metadata": {
-                "name": f"{settings.namespace}-{settings.release}-{item.name}",
-                "labels": labels(settings, "sender"),
+                "name": f"{settings.namespace}-{settings.release}-{egress_label(address)}",
+                "labels": {**labels(settings, "sender"), POOL: lease.leased_to, NAMESPACE: settings.namespace},
             },
             "spec": {
-                "selectors": [
-                    {"podSelector": {"matchLabels": {**pods, "io.kubernetes.pod.namespace": settings.namespace}}}
-                ],
-                "destinationCIDRs": [everywhere],
-                "egressGateway": {"nodeSelector": {"matchLabels": dict(gateway)}, "egressIP": source.address},
+                "selectors": [{"podSelector": {"matchLabels": pods}}],
+                "destinationCIDRs": ["::/0" if ":" in address else "0.0.0.0/0"],
+                "egressGateway": {"nodeSelector": nodes, "egressIP": address},
             },
         }

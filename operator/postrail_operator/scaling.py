@@ -128,17 +128,20 @@ def useful(config: Config, pool: str, groups: Sequence[str], nodes: int | None =
 
 
 def query(pool: str, spec: AutoscalingSpec) -> str:
-    """The senders that a pool needs, in PromQL: the arithmetic of `needed`, for KEDA with a threshold of 1."""
+    """The senders that a pool needs, in PromQL: the arithmetic of `needed`, for KEDA with a threshold of 1.
+
+    Without figures it has no value, so that nothing is scaled for a Prometheus that lost the senders.
+    """
     here = f'{{pool="{pool}"}}'
     count = f"count by (group) (postrail_sender_eligible_deliveries{here})"
-    eligible = f"sum by (group) (postrail_sender_eligible_deliveries{here})"
-    drain = f"clamp_max(avg by (group) (postrail_sender_drain_seconds{here}) / {spec.target_drain_seconds:g}, {MOST_AT_ONCE:g})"
+    drain = f"avg by (group) (postrail_sender_drain_seconds{here})"
     limits = f"max by (group) (postrail_sender_limits_used_ratio{here})"
-    by_drain = (
-        f"({count} * {drain} and {limits} < {spec.max_limits_used:g}) "
-        f"or ({count} and {eligible} > 0 and {limits} >= {spec.max_limits_used:g})"
+    processor = (
+        f"sum by (group) (postrail_sender_eligible_deliveries{here} * 0 + on (instance) group_left () "
+        "max by (instance) (postrail_sender_process_used_ratio))"
     )
-    processor = f"sum(postrail_sender_process_used_ratio and on (instance) postrail_sender_eligible_deliveries{here}) / {BUSY:g}"
-    drain_part = f'label_replace(max({by_drain}), "by", "drain", "", "")'
-    processor_part = f'label_replace({processor}, "by", "processor", "", "")'
-    return f"max({drain_part} or {processor_part} or vector(1))"
+    in_time = f"{count} * clamp_max({drain} / {spec.target_drain_seconds:g}, {MOST_AT_ONCE:g})"
+    by_drain = f'label_replace({in_time}, "by", "drain", "", "")'
+    by_processor = f'label_replace({processor} / {BUSY:g}, "by", "processor", "", "")'
+    free = f"max by (group) ({by_drain} or {by_processor}) and {limits} < {spec.max_limits_used:g}"
+    return f"ceil(max(({free}) or ({count} and {limits} >= {spec.max_limits_used:g})))"

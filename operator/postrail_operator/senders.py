@@ -6,13 +6,15 @@ that is of use), `render` (the manifests), `statuses` (shows them).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from zlib import crc32
 
 from postrail.core.kind_specs import BindingMode, IPPoolSpec, SenderPoolSpec
-from postrail_operator.compose import Composition
-from postrail_operator.objects import Objects
+from postrail_operator.compose import Composition, by_gateway
+from postrail_operator.leases import State, of_sender_pool
+from postrail_operator.objects import Item, Objects
 from postrail_operator.scaling import useful
 from postrail_operator.settings import Settings
 
@@ -55,6 +57,8 @@ class Senders:
     most: int
     replicas: int
     direct: bool
+    egress: str = ""
+    """The address to which the network translates what its pods send; "": it does not."""
 
 
 def senders(objects: Objects, made: Composition, settings: Settings, cluster: Cluster) -> list[Senders]:
@@ -62,6 +66,7 @@ def senders(objects: Objects, made: Composition, settings: Settings, cluster: Cl
     if made.model is None:
         return []
     ip_pools = {item.name: item.spec for item in objects.ip_pools if item.spec is not None}
+    gateways = {item.name for item in objects.ip_pools if by_gateway(item)}
     found = []
     for item in objects.sender_pools:
         if item.spec is None:
@@ -69,13 +74,30 @@ def senders(objects: Objects, made: Composition, settings: Settings, cluster: Cl
         ip_pool = ip_pools.get(item.spec.ip_pool_ref.name)
         direct = ip_pool is not None and ip_pool.binding.mode is BindingMode.DIRECT
         nodes = _nodes(ip_pool, cluster) if direct else None
+        egress = _egress(item, gateways, made)
         for group, groups in groups_of(item.spec, made):
             most = useful(made.model, item.name, groups, nodes)
             replicas = 0 if item.spec.suspend else min(item.spec.replicas, most)
             name = f"{settings.release}-sender-{item.name}-{group or OTHERS}"
             namespace = settings.senders_namespace if direct else settings.namespace
-            found.append(Senders(item.name, group, groups, name, namespace, most, replicas, direct))
+            found.append(Senders(item.name, group, groups, name, namespace, most, replicas, direct, egress))
     return found
+
+
+def most_of(pool: str, found: Iterable[Senders]) -> int:
+    """The most senders of which a pool has use: as many as its largest Deployment."""
+    return max((one.most for one in found if one.pool == pool), default=0)
+
+
+def _egress(item: Item[SenderPoolSpec], gateways: Container[str], made: Composition) -> str:
+    """The address of a pool behind a gateway: the one that does not drain."""
+    found = (lease for lease in of_sender_pool(made.leases, item.name) if lease.ip_pool in gateways)
+    return next((lease.address.address for lease in found if lease.state is not State.DRAINING), "")
+
+
+def egress_label(address: str) -> str:
+    """An IP address as the value of a label."""
+    return ip_address(address).exploded.replace(":", "-")
 
 
 def _nodes(ip_pool: IPPoolSpec | None, cluster: Cluster) -> int | None:

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +13,21 @@ import pytest
 import yaml
 
 from postrail.core.config import Config
-from tests.support.tools import require_tool
-
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "postrail"
-VALUE_SETS = sorted((ROOT / "tests" / "golden" / "chart").glob("*.yaml"))
-SERVICES = {"ingress", "signing", "routing", "scheduler"}
-
-Manifest = dict[str, Any]
-every_value_set = pytest.mark.parametrize("values", VALUE_SETS, ids=lambda path: path.stem)
-
-
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = require_tool("helm", "renders the chart")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
-
-
-@cache
-def rendered(values: Path) -> tuple[Manifest, ...]:
-    done = helm("template", "postrail", str(CHART), "--namespace", "mail", "-f", str(values))
-    assert done.returncode == 0, done.stderr
-    return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
-
-
-def named(set_name: str) -> tuple[Manifest, ...]:
-    return rendered(ROOT / "tests" / "golden" / "chart" / f"{set_name}.yaml")
-
-
-def only(manifests: tuple[Manifest, ...], kind: str, name: str) -> Manifest:
-    found = [one for one in manifests if one["kind"] == kind and one["metadata"]["name"] == name]
-    assert len(found) == 1, (
-        f"{kind} {name}: {len(found)} of {sorted((m['kind'], m['metadata']['name']) for m in manifests)}"
-    )
-    return found[0]
-
-
-def sender_template(manifests: tuple[Manifest, ...], fullname: str) -> Manifest:
-    template: Manifest = yaml.safe_load(only(manifests, "ConfigMap", f"{fullname}-templates")["data"]["sender.yaml"])
-    return template
-
-
-def base(manifests: tuple[Manifest, ...], fullname: str = "postrail") -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(only(manifests, "ConfigMap", f"{fullname}-base")["data"]["postrail.yaml"])
-    return content
-
-
-def fullname(values: Path) -> str:
-    return str(yaml.safe_load(values.read_text(encoding="utf-8")).get("fullnameOverride", "postrail"))
-
-
-def pods(values: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The spec of every pod that comes of the chart, the senders' included."""
-    manifests = rendered(values)
-    for manifest in (*manifests, sender_template(manifests, fullname(values))):
-        name = f"{manifest['kind']} {manifest['metadata'].get('name', 'of a sender')}"
-        if manifest["kind"] == "Pod":
-            yield name, manifest["spec"]
-        elif manifest["kind"] in {"Deployment", "StatefulSet", "DaemonSet"}:
-            yield name, manifest["spec"]["template"]["spec"]
+from tests.support.chart import (
+    CHART,
+    ROOT,
+    SERVICES,
+    VALUE_SETS,
+    base,
+    every_value_set,
+    fullname,
+    helm,
+    named,
+    only,
+    pods,
+    rendered,
+    sender_template,
+)
 
 
 def complete(content: dict[str, Any]) -> Config:
@@ -306,7 +260,13 @@ REFUSED = [
     ("routing.groups={gmail}", "routing.groups must contain default"),
     ("senders.hostNetwork.enabled=true", "need a namespace of their own"),
     ("senders.hostNetwork.enabled=true,senders.hostNetwork.namespace=out", "cannot mount a claim of this one"),
-    ("senders.hostNetwork.namespace=out,egress.enabled=true", "set egress.image (a SOCKS5 server)"),
+    ("senders.hostNetwork.namespace=out,egress.enabled=true", "egress.clients (the networks of the pods"),
+    (
+        "egress.addresses[0].address=192.0.2.1,egress.addresses[0].port=1081,egress.addresses[1].address=192.0.2.2,"
+        "egress.addresses[1].port=1081",
+        "egress.addresses: the port 1081 stands twice",
+    ),
+    ("egress.clients={pods}", "at '/egress/clients/0': 'pods' does not match pattern"),
     ("senders.drainSeconds=80", "it must exceed senders.drainSeconds + ingress.preStopSeconds + 30 (115)"),
     ("config.pools.a=1", "config.pools: the operator writes pools from their objects; remove it"),
     ("monitoring.rules=sometimes", "at '/monitoring/rules': value must be one of 'auto', true, false"),

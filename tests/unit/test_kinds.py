@@ -11,6 +11,7 @@ from postrail.core.kind_status import ConditionStatus, SenderPoolStatus
 from postrail.core.kinds import BY_NAME, InvalidObject, read_spec, write_status
 
 ADDRESS = {"address": "192.0.2.1", "ehlo": "out1.example.com"}
+GATEWAY = {"mode": "egressGateway", "gateway": {"nodeSelector": {"egress": "a"}}}
 DIRECT = {"mode": "direct", "nodeSelector": {"mail": "yes"}}
 
 GOOD: list[tuple[str, dict[str, Any]]] = [
@@ -91,13 +92,21 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("IPPool", {"addresses": [ADDRESS], "binding": {"mode": "socks5"}}, "spec: socks5 needs a proxy"),
     (
         "IPPool",
-        {"addresses": [ADDRESS], "binding": DIRECT | {"proxy": "socks5://a"}},
-        "proxy and proxyLogin are for socks5",
+        {"addresses": [ADDRESS], "binding": GATEWAY | {"proxy": "socks5://a"}},
+        "proxy is not for egressGateway",
     ),
     (
         "IPPool",
-        {"addresses": [ADDRESS | {"proxy": "socks5://a"}], "binding": DIRECT},
-        "spec: the proxy of an address is for binding.mode socks5",
+        {
+            "addresses": [ADDRESS],
+            "binding": DIRECT | {"proxyLogin": {"username": "m", "passwordSecretRef": {"name": "e", "key": "p"}}},
+        },
+        "proxyLogin is for socks5",
+    ),
+    (
+        "IPPool",
+        {"addresses": [ADDRESS | {"proxy": "socks5://a"}], "binding": GATEWAY},
+        "spec: the proxy of an address is not for binding.mode egressGateway",
     ),
     (
         "IPPool",

@@ -142,8 +142,8 @@ def test_address_in_two_pools_is_said_at_the_second_and_names_the_first() -> Non
             ),
             "SenderPool",
             "a",
-            Reason.NOT_YET_ACTING,
-            "egress gateway",
+            Reason.NO_GATEWAY,
+            "enable Cilium's egress gateway",
         ),
         ((body("Destination", "acme", {}),), "Destination", "acme", Reason.COVERS_NOTHING, "say what it covers"),
         (

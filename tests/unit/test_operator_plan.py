@@ -1,6 +1,7 @@
 """Plans: what differs is applied, what is too much is deleted, and a plan on its own result is empty."""
 
 import copy
+from base64 import b64decode
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from postrail_operator.objects import Manifest
 from postrail_operator.plan import Action, Apply, Delete, Ref, difference, plan, quantity, ref_of, rollouts
 from postrail_operator.render import MADE_BY, config_digest, manifests, template_secrets
 from postrail_operator.senders import Cluster, host_ports, senders
-from tests.support.kubernetes_objects import BASE, SETTINGS, TEMPLATE, ip_pool, read, sender_pool
+from tests.support.kubernetes_objects import BASE, SETTINGS, TEMPLATE, body, ip_pool, read, sender_pool
 from tests.unit.test_operator_compose import WHOLE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "operator"
@@ -25,7 +26,15 @@ NODES = [{"mail": "a", "zone": "1"}, {"mail": "a"}, {"mail": "b"}]
 
 def desired(*bodies: Any, cluster: Cluster | None = None) -> list[Manifest]:
     objects = read(*bodies)
-    return manifests(objects, compose(BASE, objects), SETTINGS, cluster or Cluster(), TEMPLATE)
+    cluster = cluster or Cluster()
+    return manifests(objects, compose(BASE, objects, gateways=cluster.cilium), SETTINGS, cluster, TEMPLATE)
+
+
+def configuration(found: list[Manifest]) -> dict[str, Any]:
+    """What the services read."""
+    secret = next(one for one in found if one["metadata"]["name"] == "postrail-config")
+    made: dict[str, Any] = yaml.safe_load(b64decode(secret["data"]["postrail.yaml"]))
+    return made
 
 
 def act(observed: Iterable[Manifest], actions: Iterable[Action]) -> list[Manifest]:
@@ -54,6 +63,27 @@ CASES = {
     ),
     "direct": (
         (ip_pool("i", "192.0.2.1", binding=DIRECT), sender_pool("a", "s", "i", spec={"replicas": 9})),
+        Cluster(nodes=NODES, template_secrets={"kafka": {"password": b"secret"}}),
+    ),
+    "nodes": (
+        (
+            body(
+                "IPPool",
+                "i",
+                {
+                    "addresses": [
+                        {
+                            "address": f"192.0.2.{host}",
+                            "ehlo": f"out{host}.example.com",
+                            "proxy": f"socks5://10.0.0.{host}:1081",
+                        }
+                        for host in (1, 2)
+                    ],
+                    "binding": DIRECT,
+                },
+            ),
+            sender_pool("a", "s", "i", spec={"replicas": 9}),
+        ),
         Cluster(nodes=NODES, template_secrets={"kafka": {"password": b"secret"}}),
     ),
     "gateway": (
@@ -161,6 +191,63 @@ def test_direct_senders_have_a_namespace_and_ports_of_their_own() -> None:
     copies = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in found if one["kind"] == "Secret"}
     assert {("mail-direct", "postrail-config"), ("mail-direct", "kafka")} <= copies
     assert ("mail-direct", "postrail-keys") not in copies
+
+
+def test_addresses_of_several_nodes_are_reached_from_each_of_them() -> None:
+    bodies, cluster = CASES["nodes"]
+    found = desired(*bodies, cluster=cluster)
+    deployment = named(found, "Deployment")["postrail-sender-a-others"]
+    assert deployment["spec"]["replicas"] == 2, "one on each node"
+    sources = configuration(found)["pools"]["a"]["sources"]
+    assert [(one["address"], one["proxy"], one.get("bind", "direct")) for one in sources] == [
+        ("192.0.2.1", "socks5://10.0.0.1:1081", "direct"),
+        ("192.0.2.2", "socks5://10.0.0.2:1081", "direct"),
+    ]
+
+
+GATEWAY = {"mode": "egressGateway", "gateway": {"nodeSelector": {"egress": "a"}}}
+
+
+def behind_a_gateway(address: str, status: Any = None) -> list[Manifest]:
+    pool = ip_pool("i", address, binding=GATEWAY)
+    return desired(
+        pool | ({"status": status} if status else {}), sender_pool("a", "s", "i"), cluster=Cluster(cilium=True)
+    )
+
+
+def test_pods_behind_a_gateway_are_chosen_by_their_address() -> None:
+    found = behind_a_gateway("2001:db8::1")
+    (policy,) = named(found, "CiliumEgressGatewayPolicy").values()
+    pod = named(found, "Deployment")["postrail-sender-a-others"]["spec"]["template"]
+    wanted = policy["spec"]["selectors"][0]["podSelector"]["matchLabels"]
+    assert wanted.pop("io.kubernetes.pod.namespace") == "mail"
+    assert wanted.items() <= pod["metadata"]["labels"].items()
+    assert wanted["postrail.io/egress-address"] == "2001-0db8-0000-0000-0000-0000-0000-0001"
+    assert policy["spec"]["destinationCIDRs"] == ["::/0"]
+    (source,) = configuration(found)["pools"]["a"]["sources"]
+    assert (source["bind"], source["weight"]) == ("gateway", 100)
+
+
+def test_mail_of_an_address_that_drains_does_not_leave_from_its_successor() -> None:
+    before = {"usedBy": "a", "addresses": [{"address": "192.0.2.1", "ehlo": "out", "state": "Active", "leasedTo": "a"}]}
+    found = behind_a_gateway("192.0.2.2", before)
+    bound = {one["address"]: one.get("bind", "direct") for one in configuration(found)["pools"]["a"]["sources"]}
+    assert bound == {"192.0.2.2": "gateway", "192.0.2.1": "direct"}, (
+        "no pod has it, so that its mail waits for the other"
+    )
+    policies = named(found, "CiliumEgressGatewayPolicy")
+    assert [one["spec"]["egressGateway"]["egressIP"] for one in policies.values()] == ["192.0.2.2", "192.0.2.1"]
+    pod = named(found, "Deployment")["postrail-sender-a-others"]["spec"]["template"]
+    assert pod["metadata"]["labels"]["postrail.io/egress-address"] == "192.0.2.2", (
+        "old pods keep the policy of their label"
+    )
+
+
+def test_nothing_leaves_behind_a_gateway_that_is_not_there() -> None:
+    found = desired(ip_pool("i", "192.0.2.1", binding=GATEWAY), sender_pool("a", "s", "i"))
+    assert not named(found, "CiliumEgressGatewayPolicy")
+    (source,) = configuration(found)["pools"]["a"]["sources"]
+    assert (source.get("bind", "direct"), source["weight"]) == ("direct", 0)
 
 
 def test_suspended_pool_runs_no_senders() -> None:

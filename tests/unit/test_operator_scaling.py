@@ -112,6 +112,6 @@ def test_most_is_what_partitions_addresses_and_nodes_can_use(
 def test_query_has_balanced_brackets_and_one_value() -> None:
     text = query("marketing", SPEC)
     assert text.count("(") == text.count(")")
-    assert text.startswith("max(")
+    assert text.startswith("ceil(max(")
     assert 'pool="marketing"' in text
     assert "< 0.8" in text

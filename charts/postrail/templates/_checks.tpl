@@ -28,7 +28,11 @@
 {{- $outside := or $v.senders.hostNetwork.enabled $v.egress.enabled -}}
 {{- if and $outside (or (not $v.senders.hostNetwork.namespace) (eq $v.senders.hostNetwork.namespace .Release.Namespace)) }}{{ $problems = append $problems "senders.hostNetwork.namespace: pods on the host network need a namespace of their own, because they are outside the restricted pod security standard: name one that is not the release's" }}{{ end -}}
 {{- if and $v.senders.hostNetwork.enabled (ne $v.blobs.store "s3") (not $v.blobs.volume) }}{{ $problems = append $problems "senders.hostNetwork: senders in another namespace cannot mount a claim of this one: set blobs.store=s3, or blobs.volume (such as nfs)" }}{{ end -}}
-{{- if and $v.egress.enabled (or (not $v.egress.image) (not $v.egress.nodeSelector)) }}{{ $problems = append $problems "egress is enabled: set egress.image (a SOCKS5 server) and egress.nodeSelector (the nodes that have addresses)" }}{{ end -}}
+{{- if and $v.egress.enabled (or (not $v.egress.nodeSelector) (not $v.egress.addresses) (not $v.egress.clients)) }}{{ $problems = append $problems "egress is enabled: set egress.nodeSelector (the nodes that have addresses), egress.addresses (each with a port of its own) and egress.clients (the networks of the pods, such as 10.244.0.0/16): a proxy that anybody may use sends anybody's mail" }}{{ end -}}
+{{- range list "port" "address" }}{{ $field := . }}{{ $seen := list }}
+{{- range $v.egress.addresses }}{{ $value := get . $field | toString }}
+{{- if has $value $seen }}{{ $problems = append $problems (printf "egress.addresses: the %s %s stands twice; each address has a port of its own" $field $value) }}{{ end }}{{ $seen = append $seen $value -}}
+{{ end }}{{ end -}}
 {{- if le ($v.terminationGracePeriodSeconds | int) (add ($v.senders.drainSeconds | int) ($v.ingress.preStopSeconds | int) 30 | int) }}{{ $problems = append $problems (printf "terminationGracePeriodSeconds is %d: it must exceed senders.drainSeconds + ingress.preStopSeconds + 30 (%d), or pods are killed before they have drained" ($v.terminationGracePeriodSeconds | int) (add ($v.senders.drainSeconds | int) ($v.ingress.preStopSeconds | int) 30 | int)) }}{{ end -}}
 {{- range list "pools" "submitters" }}{{ if hasKey $v.config . }}{{ $problems = append $problems (printf "config.%s: the operator writes %s from their objects; remove it" . .) }}{{ end }}{{ end -}}
 {{- with $problems }}{{ fail (printf "\n\nThese values cannot be used:\n  - %s\n" (join "\n  - " .)) }}{{ end -}}

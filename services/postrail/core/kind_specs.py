@@ -89,7 +89,8 @@ class BindingSpec(Section):
             "self.mode != 'direct' || (has(self.nodeSelector) && size(self.nodeSelector) > 0)",
             "direct needs nodeSelector: the labels of the nodes that have the addresses",
         ),
-        ("self.mode == 'socks5' || (!has(self.proxy) && !has(self.proxyLogin))", "proxy and proxyLogin are for socks5"),
+        ("self.mode != 'egressGateway' || !has(self.proxy)", "proxy is not for egressGateway"),
+        ("self.mode == 'socks5' || !has(self.proxyLogin)", "proxyLogin is for socks5"),
         (
             "(self.mode == 'egressGateway') == has(self.gateway)",
             "gateway belongs to the mode egressGateway, which needs it",
@@ -98,9 +99,10 @@ class BindingSpec(Section):
 
     mode: BindingMode = BindingMode.DIRECT
     node_selector: Annotated[dict[str, str], Field(max_length=32)] = {}
-    """Labels of the nodes on which this pool's senders run. With `direct` these are the nodes that have all its addresses."""
+    """Labels of the nodes on which this pool's senders run. With `direct` these are the nodes that have its addresses: all of
+    them on each, or each address with the proxy of its node, through which the senders on other nodes go."""
     proxy: Proxy | None = None
-    """socks5: the proxy that has the addresses, `socks5://HOST:PORT`; it must bind the one that the sender names."""
+    """The proxy that has the pool's one address, `socks5://HOST:PORT`; with `direct` for senders on nodes without the address."""
     proxy_login: ProxyLoginSpec | None = None
     gateway: GatewaySpec | None = None
 
@@ -108,8 +110,10 @@ class BindingSpec(Section):
     def _mode_is_described(self) -> Self:
         if self.mode is BindingMode.DIRECT and not self.node_selector:
             raise ValueError("direct needs nodeSelector: the labels of the nodes that have the addresses")
-        if self.mode is not BindingMode.SOCKS5 and (self.proxy is not None or self.proxy_login is not None):
-            raise ValueError("proxy and proxyLogin are for socks5")
+        if self.mode is BindingMode.EGRESS_GATEWAY and self.proxy is not None:
+            raise ValueError("proxy is not for egressGateway")
+        if self.mode is not BindingMode.SOCKS5 and self.proxy_login is not None:
+            raise ValueError("proxyLogin is for socks5")
         if (self.mode is BindingMode.EGRESS_GATEWAY) != (self.gateway is not None):
             raise ValueError("gateway belongs to the mode egressGateway, which needs it")
         return self
@@ -126,7 +130,7 @@ class WarmupSpec(Section):
 
 class AddressSpec(AddressConfig):
     proxy: Proxy | None = None
-    """socks5: the proxy that has this address, where the pool has several; it wins over `binding.proxy`."""
+    """The proxy that has this address, where the pool has several; it wins over `binding.proxy`."""
 
 
 class QuarantineMode(StrEnum):
@@ -142,8 +146,8 @@ class QuarantineMode(StrEnum):
 class IPPoolSpec(Spec):
     model_config = _rules(
         (
-            "self.binding.mode == 'socks5' || self.addresses.all(a, !has(a.proxy))",
-            "the proxy of an address is for binding.mode socks5",
+            "self.binding.mode != 'egressGateway' || self.addresses.all(a, !has(a.proxy))",
+            "the proxy of an address is not for binding.mode egressGateway",
         ),
         (
             "self.binding.mode != 'socks5' || has(self.binding.proxy) || self.addresses.all(a, has(a.proxy))",
@@ -177,10 +181,10 @@ class IPPoolSpec(Spec):
         twice = next((address for address in addresses if addresses.count(address) > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} stands twice under addresses")
-        if self.binding.mode is not BindingMode.SOCKS5:
-            if any(source.proxy is not None for source in self.addresses):
-                raise ValueError("the proxy of an address is for binding.mode socks5")
-        elif self.binding.proxy is None and any(source.proxy is None for source in self.addresses):
+        proxies = [source.proxy or self.binding.proxy for source in self.addresses]
+        if self.binding.mode is BindingMode.EGRESS_GATEWAY and any(proxies):
+            raise ValueError("the proxy of an address is not for binding.mode egressGateway")
+        if self.binding.mode is BindingMode.SOCKS5 and not all(proxies):
             raise ValueError("socks5 needs a proxy: binding.proxy, or one at each address")
         if self.binding.mode is BindingMode.EGRESS_GATEWAY and len(addresses) != 1:
             raise ValueError(
