@@ -22,7 +22,7 @@ QUESTIONS: Mapping[str, str] = {
     "oldest": "max by (pool, group) (postrail_sender_oldest_delivery_age_seconds)",
     "processor": (
         "sum by (pool, group) (postrail_sender_eligible_deliveries * 0 + on (instance) group_left () "
-        "postrail_sender_process_used_ratio)"
+        "max by (instance) (postrail_sender_process_used_ratio))"
     ),
 }
 """By name; each answer has a value for each pool and group."""
