@@ -38,6 +38,10 @@ class Lookout:
         self.checker.want(wanted(objects, made))
         self.reporter.active = True
 
+    def idle(self) -> frozenset[str]:
+        """SenderPools whose senders tell that nothing waits for them."""
+        return self.reporter.backlogs.idle()
+
     def rest(self) -> None:
         """Look at nothing: another replica does."""
         self.checker.want(frozenset())

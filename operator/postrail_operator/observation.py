@@ -43,11 +43,15 @@ class Observation:
     measured: Measured | None = field(default=None)
     """None where nobody tells."""
 
-    def drained(self) -> frozenset[str]:
-        """SenderPools without waiting mail, once all services run with what they were told last."""
-        if self.measured is None or not all(settled(manifest) for manifest in self.services):
+    def drained(self, idle: frozenset[str]) -> frozenset[str]:
+        """SenderPools without waiting mail, once all services run with what they were told last.
+
+        Args:
+            idle: those whose senders tell so themselves.
+        """
+        if not all(settled(manifest) for manifest in self.services):
             return frozenset()
-        return self.measured.idle()
+        return idle if self.measured is None else idle | self.measured.idle()
 
     def seen(self, wanted: Sequence[Senders]) -> Seen:
         """What conditions are made of beside the objects."""

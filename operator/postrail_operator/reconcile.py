@@ -112,7 +112,8 @@ class Reconciler:
             ApiError: not even looking was possible.
         """
         seen = await observe(self.client, self.settings, self.template, self.base)
-        made = compose(self.base, seen.objects, seen.drained(), gateways=seen.cluster.cilium)
+        idle = frozenset[str]() if self.lookout is None else self.lookout.idle()
+        made = compose(self.base, seen.objects, seen.drained(idle), gateways=seen.cluster.cilium)
         if self.lookout is not None:
             self.lookout.follow(seen.objects, made)
         for note in made.notes:

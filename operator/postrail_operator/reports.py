@@ -1,8 +1,8 @@
-"""What the senders tell of their source addresses: asked at each sender's own metrics, so that no Prometheus is needed.
+"""What the senders tell of their source addresses and queues: asked at each sender's own metrics, without a Prometheus.
 
 Owns the asking and how answers are read; `findings` decides what they mean. A report holds for REPORT_SECONDS, so that one answer
 that fails to come, or a pod that is replaced, changes nothing. The names of the metrics are the sender's
-(`postrail.sender.sources`).
+(`postrail.sender.sources`). What waits in the queues is `backlogs`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from postrail_operator.backlogs import Backlogs, read_eligible
 from postrail_operator.client import ApiError, Client, selector
 from postrail_operator.settings import Settings
 
@@ -30,6 +31,9 @@ INTERVAL_SECONDS = 15.0
 REPORT_SECONDS = 60.0
 TIMEOUT_SECONDS = 5.0
 AT_ONCE = 8
+POOL_LABEL = "postrail.io/pool"
+ENDED = frozenset({"Succeeded", "Failed"})
+"""Phases of pods that hold no mail any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,10 @@ class Report:
     address: str
     problems: frozenset[str] = frozenset()
     verified: bool = False
+
+
+Told = tuple[list[Report], dict[str, int]]
+"""A sender's reports, and by pool what could be sent now; both empty where it did not answer."""
 
 
 def read_reports(text: str, pod: str, node: str) -> list[Report]:
@@ -99,9 +107,13 @@ class Reporter:
     poke: Callable[[], None]
     active: bool = False
     clock: Callable[[], float] = time.monotonic
+    backlogs: Backlogs = field(init=False)
     _asked: bool = False
     _reports: dict[tuple[str, str, str], tuple[float, Report]] = field(default_factory=dict)
     """By pod, pool and address."""
+
+    def __post_init__(self) -> None:
+        self.backlogs = Backlogs(self.clock)
 
     def reports(self) -> list[Report] | None:
         """What the senders told within the last REPORT_SECONDS; None where none was asked yet."""
@@ -132,8 +144,11 @@ class Reporter:
         namespaces = sorted({self.settings.namespace, self.settings.senders_namespace})
         listed = [await self.client.list_all("v1", "Pod", namespace, labels) for namespace in namespaces]
         gate = asyncio.Semaphore(AT_ONCE)
-        found = await asyncio.gather(*(self._ask_one(session, gate, pod) for pods in listed for pod in pods))
-        self.take(report for reports in found for report in reports)
+        senders = [pod for pods in listed for pod in pods if pod.get("status", {}).get("phase") not in ENDED]
+        found = await asyncio.gather(*(self._ask_one(session, gate, pod) for pod in senders))
+        self.take(report for reports, _ in found for report in reports)
+        pools = [pod["metadata"].get("labels", {}).get(POOL_LABEL, "") for pod in senders]
+        self.backlogs.take((pool, eligible.get(pool)) for pool, (_, eligible) in zip(pools, found, strict=True))
 
     def take(self, reports: Iterable[Report]) -> None:
         """Remember what senders told now."""
@@ -148,14 +163,15 @@ class Reporter:
             self.poke()
 
     @staticmethod
-    async def _ask_one(session: aiohttp.ClientSession, gate: asyncio.Semaphore, pod: Mapping[str, Any]) -> list[Report]:
+    async def _ask_one(session: aiohttp.ClientSession, gate: asyncio.Semaphore, pod: Mapping[str, Any]) -> Told:
         url = metrics_url(pod)
         if url is None:
-            return []
+            return [], {}
         name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
         try:
             async with gate, session.get(url) as answer:
-                return read_reports(await answer.text(), name, node)
+                text = await answer.text()
+                return read_reports(text, name, node), read_eligible(text)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             LOG.info("the sender %s does not tell of its addresses: %s", name, str(error) or type(error).__name__)
-            return []
+            return [], {}

@@ -9,6 +9,7 @@ does, beside KUBECONFIG:
     POSTRAIL_E2E_SERVER_ADDRESS       one that pods reach, for the tests' S3 server; `:PORT` may follow
     POSTRAIL_E2E_ZONES                the folder from which the cluster's DNS reads zone files, `db.ZONE` each
     POSTRAIL_E2E_NAMESPACE            optional; the senders' namespace has `-senders` behind it
+    POSTRAIL_E2E_EGRESS_IMAGE         optional; the image of images/egress; without it nothing is sent through proxies
     POSTRAIL_E2E_KAFKA_IMAGE          optional; an image that starts a broker by itself
     POSTRAIL_E2E_VOLUMES              optional; a folder of the node for the broker's volume; without it mail dies with its pod
     POSTRAIL_E2E_KEEP                 optional; 1: use the release that is there, and leave it when done
@@ -24,6 +25,7 @@ from pathlib import Path
 NAMESPACE = "POSTRAIL_E2E_NAMESPACE"
 IMAGE = "POSTRAIL_E2E_IMAGE"
 KAFKA_IMAGE = "POSTRAIL_E2E_KAFKA_IMAGE"
+EGRESS_IMAGE = "POSTRAIL_E2E_EGRESS_IMAGE"
 POOL = "POSTRAIL_E2E_POOL_ADDRESSES"
 RECEIVERS = "POSTRAIL_E2E_RECEIVER_ADDRESSES"
 SERVER = "POSTRAIL_E2E_SERVER_ADDRESS"
@@ -55,6 +57,7 @@ class Place:
     namespace: str
     image: str
     kafka_image: str
+    egress_image: str
     pool: tuple[str, ...]
     receivers: tuple[str, ...]
     server: str
@@ -95,6 +98,7 @@ def read_place(environment: Mapping[str, str] = os.environ) -> Place:
         environment.get(NAMESPACE) or "postrail-e2e",
         environment[IMAGE],
         environment.get(KAFKA_IMAGE, ""),
+        environment.get(EGRESS_IMAGE, ""),
         tuple(environment[POOL].split(",")),
         tuple(environment[RECEIVERS].split(",")),
         server,

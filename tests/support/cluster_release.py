@@ -136,7 +136,7 @@ class Release:
         file.write_text(dkim[f"{SELECTOR}.pem"], encoding="ascii")
         self.zones.text(f"{SELECTOR}._domainkey.shop", published(file).decode("ascii"))
         self.zones.text("shop", f"v=spf1 {' '.join(f'ip4:{address}' for address in self.place.pool)} -all")
-        self.zones.text("_dmarc.shop", "v=DMARC1; p=reject")
+        self.zones.text("_dmarc.shop", "v=DMARC1; p=reject; psd=n")  # nobody answers for the names above the zone
         for number, address in enumerate(self.place.pool, 1):
             self.zones.host(f"out{number}", address)
         self.zones.write()
@@ -236,8 +236,13 @@ def default_values(place: Place, s3_endpoint: str) -> dict[str, Any]:
     if place.kafka_image:
         properties = {"name": "KAFKA_PROPERTIES", "value": KAFKA_PROPERTIES}
         evaluation |= {"image": place.kafka_image, "command": [], "env": [properties]}
+    soon = [10, 60, 300, 900, 3600, 14400]
     return {
         "hostname": f"mail.{place.zone}",
+        "config": {
+            "delivery": {"retry": {"tiers_seconds": soon, "delays_seconds": soon, "site_backoff_seconds": soon[:5]}},
+            "checks": {"block_lists": [{"zone": f"bl.{place.zone}"}]},
+        },
         "image": {"repository": repository, "tag": tag},
         "kafka": {"partitions": 4, "evaluation": evaluation},
         "blobs": {
@@ -248,7 +253,7 @@ def default_values(place: Place, s3_endpoint: str) -> dict[str, Any]:
         "signing": one,
         "routing": {**one, "groups": ["default"]},
         "scheduler": one,
-        "operator": one,
+        "operator": {**one, "checks": {"intervalSeconds": 5}},
         "senders": {
             "hostNetwork": {"enabled": True, "namespace": place.senders_namespace},
             "resources": little,

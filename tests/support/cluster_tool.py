@@ -23,6 +23,7 @@ NODE_ADDRESS = "10.200.0.1"
 SERVER_PORTS = 9300
 POOL_HOSTS = range(11, 17)
 RECEIVER_HOSTS = range(101, 109)
+EGRESS = "images/egress"
 IN_THE_IMAGE = (
     "Dockerfile",
     "pyproject.toml",
@@ -47,6 +48,9 @@ def prepare(tool: Path) -> dict[str, str]:
     image = f"postrail:e2e-{_digest()}"
     if not _has_image(image):
         _run(tool / "build-image", ROOT, image)
+    egress_image = f"postrail-egress:e2e-{_digest(EGRESS)}"
+    if not _has_image(egress_image):
+        _run(tool / "build-image", ROOT / EGRESS, egress_image)
     _run(tool / "kafka")
     network = f"198.18.{number}"  # RFC 2544: for tests
     pool = [f"{network}.{host}" for host in POOL_HOSTS]
@@ -58,6 +62,7 @@ def prepare(tool: Path) -> dict[str, str]:
     return {
         cluster_place.NAMESPACE: os.environ.get(cluster_place.NAMESPACE) or f"postrail-e2e-{number}",
         cluster_place.IMAGE: image,
+        cluster_place.EGRESS_IMAGE: egress_image,
         cluster_place.KAFKA_IMAGE: "localhost/kafka:4.1.0",
         cluster_place.POOL: ",".join(pool),
         cluster_place.RECEIVERS: ",".join(receivers),
@@ -67,10 +72,10 @@ def prepare(tool: Path) -> dict[str, str]:
     }
 
 
-def _digest() -> str:
+def _digest(*names: str) -> str:
     """Of what the image is made of, so that an image is built once for each state of the code."""
     found = hashlib.sha256()
-    for name in IN_THE_IMAGE:
+    for name in names or IN_THE_IMAGE:
         path = ROOT / name
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix != ".pyc")
         for file in files:
