@@ -25,7 +25,7 @@ from postrail_operator.settings import Settings
 LOG = logging.getLogger("postrail.operator")
 MARGIN_SECONDS = 120.0
 """How much longer than the longest deferral is looked back for waiting mail."""
-_MADE = (("v1", "Secret"), ("apps/v1", "Deployment"), ("policy/v1", "PodDisruptionBudget"), (KEDA_API, "ScaledObject"))
+_MADE = (("v1", "Secret"), ("apps/v1", "Deployment"), ("policy/v1", "PodDisruptionBudget"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ async def observe(
     namespaces = sorted({settings.namespace, settings.senders_namespace})
     label = selector({MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release})
     queries = [client.list_all(version, kind, space, label) for version, kind in _MADE for space in namespaces]
+    queries.append(client.list_all(KEDA_API, "ScaledObject", settings.namespace, label))  # they are beside the SenderPools
     if cluster.cilium:
         ours = selector(
             {MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release, NAMESPACE: settings.namespace}
