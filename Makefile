@@ -106,16 +106,18 @@ proto-check: setup ## Fail when the generated code differs from protos/
 	$(BIN)/python protos/generate.py --check
 
 .PHONY: docs
-docs: setup ## Regenerate docs/metrics.md, docs/kubernetes/values.md and the tables of docs/topics.md
+docs: setup ## Regenerate docs/metrics.md, values.md and reference.md of docs/kubernetes, and the tables of docs/topics.md
 	$(BIN)/python tools/metrics_reference.py
 	$(BIN)/python tools/topics_reference.py
 	$(BIN)/python tools/values_reference.py
+	$(BIN)/python tools/crds_reference.py
 
 .PHONY: docs-check
-docs-check: setup ## Fail when docs/metrics.md, docs/kubernetes/values.md or docs/topics.md is not current
+docs-check: setup ## Fail when docs/metrics.md, values.md or reference.md of docs/kubernetes, or docs/topics.md is not current
 	$(BIN)/python tools/metrics_reference.py --check
 	$(BIN)/python tools/topics_reference.py --check
 	$(BIN)/python tools/values_reference.py --check
+	$(BIN)/python tools/crds_reference.py --check
 
 .PHONY: crds
 crds: setup ## Regenerate the CustomResourceDefinitions in charts/postrail/crds/ from the models of the kinds

@@ -142,6 +142,7 @@ class SubmitterRules(Section):
     streams: tuple[Name, ...] = ()
     """Streams that its control header may choose; its own is always allowed."""
     messages_per_minute: Count | None = None
+    """More are refused for the moment (450); absent: no bound."""
     null_sender: bool = False
     """Whether it may send from the null reverse path."""
 
@@ -174,6 +175,7 @@ class AddressConfig(Section):
     """One dedicated IP address."""
 
     address: IPAddress
+    """The IP address from which connections leave, IPv4 or IPv6."""
     ehlo: Domain
     """The name with which it greets; its PTR record should be this."""
     weight: Annotated[int, Field(ge=0, le=10_000)] = 100
@@ -272,10 +274,15 @@ class SourceLimits(Section):
     """What one source IP may do to one site. None: not said here, a wider rule decides."""
 
     connections: Count | None = None
+    """At the same time, over all processes."""
     messages_per_connection: Count | None = None
+    """After so many the connection is closed."""
     messages_per_second: Annotated[float, Field(gt=0)] | None = None
+    """In the long run; a tenth of them may come at once."""
     new_connections_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """In the long run; a tenth of them may come at once."""
     tls_required: bool | None = None
+    """True lets mail wait rather than send it in clear."""
     suspend: bool | None = None
     """True sends nothing there: mail is parked, and goes within minutes of the end of it, at the pace of the other limits."""
 

@@ -44,13 +44,16 @@ class ObjectRef(Section):
     """An object of the same namespace."""
 
     name: ObjectName
+    """Its name."""
 
 
 class SecretKeyRef(Section):
     """One entry of a Secret of the same namespace."""
 
     name: ObjectName
+    """The Secret's name."""
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+    """The entry's."""
 
 
 # ---- IPPool ---------------------------------------------------------------------------------------------------------------
@@ -71,6 +74,7 @@ class ProxyLoginSpec(Section):
     """With what the senders sign in to the proxy (RFC 1929)."""
 
     username: Annotated[str, Field(min_length=1, max_length=255)]
+    """The user."""
     password_secret_ref: SecretKeyRef
 
 
@@ -98,6 +102,7 @@ class BindingSpec(Section):
     )
 
     mode: BindingMode = BindingMode.DIRECT
+    """direct: on the network of nodes that have the addresses; socks5: through a proxy; egressGateway: the network translates."""
     node_selector: Annotated[dict[str, str], Field(max_length=32)] = {}
     """Labels of the nodes on which this pool's senders run. With `direct` these are the nodes that have its addresses: all of
     them on each, or each address with the proxy of its node, through which the senders on other nodes go."""
@@ -125,7 +130,9 @@ class WarmupSpec(Section):
     started_on: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     """The first day, UTC."""
     first_day_messages: Count = 50
+    """How many messages leave on the first day."""
     daily_growth: Annotated[float, Field(ge=1, le=10)] = 1.5
+    """By what the quota is multiplied each day."""
 
 
 class AddressSpec(AddressConfig):
@@ -202,7 +209,9 @@ class AutoscalingSpec(Section):
     model_config = _rules(("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"))
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Senders of each Deployment, at least."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Senders of each Deployment, at most."""
     target_drain_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
     """Senders are added while the mail that could be sent now takes longer than this."""
     max_limits_used: Ratio = 0.8
@@ -226,7 +235,9 @@ class ResourcesSpec(Section):
     """What each sender's container asks for, such as `cpu: 500m` and `memory: 512Mi`."""
 
     requests: Annotated[dict[str, Quantity], Field(max_length=8)] = {}
+    """What the node keeps free for it."""
     limits: Annotated[dict[str, Quantity], Field(max_length=8)] = {}
+    """What it may use at most."""
 
 
 class SenderPoolSpec(Spec):
@@ -257,6 +268,7 @@ class TlsPolicySpec(Section):
     """How a site's certificate is judged. Not yet acting; `limits.tlsRequired` refuses to send in clear."""
 
     mode: Literal["opportunistic", "required", "verified", "dane", "mtaSts"]
+    """What is demanded of the site before mail is sent to it."""
 
 
 class AutomationRule(Section):
@@ -265,7 +277,9 @@ class AutomationRule(Section):
     reply_pattern: Annotated[str, Field(min_length=1, max_length=500)]
     """A regular expression on the reply's text."""
     action: Literal["suspend", "slowDown", "quarantine"]
+    """What is done."""
     seconds: Annotated[Seconds, Field(ge=1)] = 3600.0
+    """For how long."""
 
 
 class DestinationSpec(Spec):
@@ -295,6 +309,7 @@ class DkimKeySpec(Section):
     """A DKIM key; every key signs."""
 
     selector: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$")]
+    """The name under which the DNS has the public key: `SELECTOR._domainkey.DOMAIN`."""
     secret_ref: SecretKeyRef
     """The private key in PEM: RSA of 2048 bits or more, or Ed25519."""
 
@@ -303,9 +318,12 @@ class RotationSpec(Section):
     """When keys are replaced. Not yet acting: add a key, publish it, and remove the old one by hand."""
 
     every_days: Annotated[int, Field(ge=1, le=3650)] = 180
+    """How old a key may become."""
 
 
 class DkimSpec(Section):
+    """How its mail is signed."""
+
     keys: Annotated[
         tuple[DkimKeySpec, ...],
         Field(
@@ -314,6 +332,7 @@ class DkimSpec(Section):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["selector"]},
         ),
     ]
+    """Each signs every message: one RSA and one Ed25519, and a new one beside the old while it is published."""
     rotation: RotationSpec | None = None
     """Kept for a later release; set, the condition Honoured is False."""
 

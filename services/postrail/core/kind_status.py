@@ -54,6 +54,7 @@ class QuarantineStatus(Section):
     by: Literal["annotation", "automation"]
     """Who decided it: a person by the annotation postrail.io/quarantine, or the operator (`spec.quarantine: automatic`)."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When that began."""
     cause: Annotated[str, Field(max_length=64)] = ""
     """What automation found: `Listed`, `OtherSource`, `NotOnThisMachine`."""
 
@@ -62,8 +63,11 @@ class AddressStatus(Section):
     """One address of an IPPool."""
 
     address: str
+    """As in the spec."""
     ehlo: str = ""
+    """The name with which it greets."""
     proxy: str | None = None
+    """The proxy through which it is reached."""
     state: Literal["Active", "Quarantined", "Draining", "Taken", "Idle"]
     """Active: mail leaves from it. Quarantined: no new mail is given to it. Draining: it is no longer in the spec, and mail
     may still wait for it. Taken: another pool has it. Idle: no SenderPool uses it."""
@@ -90,7 +94,9 @@ class SenderStatus(Section):
     destination: str = ""
     """The destination group; empty: all that have no senders of their own."""
     replicas: int = 0
+    """Pods that it is asked for."""
     ready: int = 0
+    """Pods that are ready."""
     most: int = 0
     """How many could be of use, by partitions and addresses."""
 
@@ -108,6 +114,7 @@ class SenderPoolStatus(KindStatus):
     eligible_deliveries: int | None = None
     """Deliveries that could be sent now; absent while nobody can tell."""
     oldest_age_seconds: int | None = None
+    """How long the oldest of these waits."""
     limits_used_percent: int | None = None
     """How much of what the receivers' limits allow is in use."""
 
@@ -125,6 +132,7 @@ class RecordStatus(Section):
     """One DNS record of a domain."""
 
     name: str
+    """Where it must be published."""
     type: Literal["TXT", "CNAME", "MX", "A", "AAAA"]
     value: str
     """What must be published."""
@@ -136,6 +144,7 @@ class RecordStatus(Section):
 
 class SendingDomainStatus(KindStatus):
     domain: str = ""
+    """As in the spec."""
     active_selectors: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """Selectors of the keys that sign."""
     verified: str = ""
