@@ -45,7 +45,7 @@ def prepare(tool: Path) -> dict[str, str]:
     """Start the cluster, build the images, and add the addresses; what the tests' environment must say about it."""
     number = int(os.environ.get(NUMBER, "0"))
     _run(tool / "up")
-    image = f"postrail:e2e-{_digest()}"
+    image = os.environ.get(cluster_place.IMAGE) or f"postrail:e2e-{_digest()}"
     if not _has_image(image):
         _run(tool / "build-image", ROOT, image)
     egress_image = f"postrail-egress:e2e-{_digest(EGRESS)}"
