@@ -112,7 +112,7 @@ def host_ports(found: Iterable[Senders]) -> dict[str, int]:
     """A health port for each Deployment on the host network, none twice, the same each time as far as possible."""
     ports: dict[str, int] = {}
     for one in sorted((one for one in found if one.direct), key=lambda one: one.name):
-        start = crc32(one.name.encode()) % len(HOST_PORTS)
+        start = crc32(f"{one.namespace}/{one.name}".encode()) % len(HOST_PORTS)  # other releases share the nodes
         used = set(ports.values())
         turned = (*HOST_PORTS[start:], *HOST_PORTS[:start])
         ports[one.name] = next(port for port in turned if port not in used)
