@@ -140,6 +140,9 @@ def delivering(objects: Objects, made: Composition) -> list[str]:
 def _destination_ready(item: Item[Any], objects: Objects, made: Composition) -> Condition:
     if (fault := made.faults.get(item.key)) is not None:
         return _false(ConditionType.READY, fault.reason, fault.message)
+    if item.spec is not None and item.spec.limits.suspend:
+        text = "nothing is sent to it (spec.limits.suspend); mail waits, and goes within minutes of the end of it"
+        return _false(ConditionType.READY, Reason.SUSPENDED, text)
     if pools := delivering(objects, made):
         return _true(ConditionType.READY, Reason.READY, f"the senders of {', '.join(pools)} keep to it")
     text = "no SenderPool can be used, so nothing is sent to it: make one, or look what is wrong with those that exist"

@@ -141,6 +141,7 @@ def _sender_pool(
         **shared,
         replicas=max((state.asked for state in senders), default=0),
         ready_replicas=sum(state.ready for state in senders),
+        pods=f"{sum(state.ready for state in senders)}/{sum(state.asked for state in senders)}",
         selector=f"app.kubernetes.io/component=sender,postrail.io/pool={item.name}",
         senders=tuple(
             SenderStatus(
@@ -178,6 +179,7 @@ def _sending_domain(
         **shared,
         domain=item.spec.domain,
         active_selectors=tuple(made.selectors.get(item.name, ())),
+        signs_with=",".join(made.selectors.get(item.name, ())),
         verified=f"{published}/{len(records)}",
         records=records,
     )

@@ -153,6 +153,7 @@ def test_senders_are_counted_and_caps_are_said() -> None:
     seen = Seen(senders={"a": [SenderState("postrail-sender-a-others", "", 2, 1, 2)]}, loads={"a": Load(70, 12.4, 0.5)})
     found = status(objects, "SenderPool", "a", seen)
     assert (found["replicas"], found["readyReplicas"], found["eligibleDeliveries"]) == (2, 1, 70)
+    assert found["pods"] == "1/2"
     assert (found["oldestAgeSeconds"], found["limitsUsedPercent"]) == (12, 50)
     assert short(found, ConditionType.SCALED) == ("False", "Capped")
     assert "postrail-sender-a-others gets 2" in condition(found, ConditionType.SCALED)["message"]
@@ -184,7 +185,17 @@ def test_domain_lists_the_records_to_publish() -> None:
     assert records["example.com"] == "v=spf1 ip4:192.0.2.1 -all"
     assert "_dmarc.example.com" in records
     assert found["activeSelectors"] == ["s1"]
+    assert found["signsWith"] == "s1"
     assert found["verified"] == "0/3"
+
+
+def test_a_suspended_destination_says_so() -> None:
+    gmail = body("Destination", "gmail", {"limits": {"suspend": True}})
+    objects = read(gmail, sender_pool("a", "s", "i"), ip_pool("i", "192.0.2.1"))
+    assert short(status(objects, "Destination", "gmail"), ConditionType.READY) == ("False", "Suspended")
+    made = compose(BASE, objects)
+    assert made.config is not None
+    assert made.config["delivery"]["provider_limits"]["gmail"] == {"suspend": True}
 
 
 def test_destination_tells_its_group() -> None:

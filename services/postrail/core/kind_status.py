@@ -106,6 +106,8 @@ class SenderPoolStatus(KindStatus):
     """The most that any of its Deployments is asked for; what `scale` compares with `spec.replicas`."""
     ready_replicas: int = 0
     """Senders that are ready, of all its Deployments."""
+    pods: str = ""
+    """Senders that are ready, of all that are asked for: `3/4`."""
     selector: str = ""
     """The labels of its senders' pods."""
     senders: Annotated[tuple[SenderStatus, ...], Field(max_length=ENTRIES, json_schema_extra=_keyed("name"))] = ()
@@ -147,6 +149,8 @@ class SendingDomainStatus(KindStatus):
     """As in the spec."""
     active_selectors: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """Selectors of the keys that sign."""
+    signs_with: str = ""
+    """The same, for a line of `kubectl get`."""
     verified: str = ""
     """Records that are published as they must be, of all: `3/4`."""
     records: Annotated[tuple[RecordStatus, ...], Field(max_length=64)] = ()

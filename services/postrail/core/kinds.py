@@ -87,7 +87,13 @@ def _condition(name: str, *, wide: bool = False) -> Column:
     return Column(name, f'.status.conditions[?(@.type=="{name}")].status', wide=wide)
 
 
-_REASON = Column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', wide=True)
+def _reason(name: str, of: str, *, wide: bool = False) -> Column:
+    return Column(name, f'.status.conditions[?(@.type=="{of}")].reason', wide=wide)
+
+
+_STATE = _reason("State", "Ready")
+"""Why it is ready, or is not: the word that a person looks for."""
+_BECAUSE = _reason("Because", "Accepted", wide=True)
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
 IP_POOL = Kind(
@@ -103,8 +109,9 @@ IP_POOL = Kind(
         Column("Used by", ".status.usedBy"),
         _condition("Accepted"),
         _condition("Ready"),
+        _STATE,
         _condition("Honoured", wide=True),
-        _REASON,
+        _BECAUSE,
         _AGE,
     ),
 )
@@ -118,14 +125,16 @@ SENDER_POOL = Kind(
     (
         Column("Stream", ".spec.stream"),
         Column("IP pool", ".spec.ipPoolRef.name"),
-        Column("Wanted", ".spec.replicas", "integer"),
-        Column("Ready", ".status.readyReplicas", "integer"),
+        Column("Replicas", ".spec.replicas", "integer"),
+        Column("Pods", ".status.pods"),
         Column("Eligible", ".status.eligibleDeliveries", "integer"),
         Column("Oldest s", ".status.oldestAgeSeconds", "integer"),
         Column("Limits %", ".status.limitsUsedPercent", "integer", wide=True),
         _condition("Accepted"),
-        _condition("Scaled"),
-        _REASON,
+        _condition("Ready"),
+        _STATE,
+        _reason("Scaling", "Scaled"),
+        _BECAUSE,
         _AGE,
     ),
     (
@@ -147,10 +156,12 @@ DESTINATION = Kind(
         Column("Group", ".status.group"),
         Column("Connections", ".spec.limits.connections", "integer"),
         Column("Messages/s", ".spec.limits.messagesPerSecond", "number"),
+        Column("Suspended", ".spec.limits.suspend", "boolean"),
         _condition("Accepted"),
         _condition("Ready"),
-        _condition("Honoured"),
-        _REASON,
+        _STATE,
+        _condition("Honoured", wide=True),
+        _BECAUSE,
         _AGE,
     ),
     (
@@ -176,11 +187,12 @@ SENDING_DOMAIN = Kind(
     (
         Column("Domain", ".spec.domain"),
         Column("Records", ".status.verified"),
-        Column("Selectors", ".status.activeSelectors"),
+        Column("Selectors", ".status.signsWith"),
         _condition("Accepted"),
         _condition("Verified"),
+        _reason("State", "Verified"),
         _condition("Honoured", wide=True),
-        _REASON,
+        _BECAUSE,
         _AGE,
     ),
 )
@@ -197,7 +209,8 @@ SUBMITTER = Kind(
         Column("Per minute", ".spec.messagesPerMinute", "integer", wide=True),
         _condition("Accepted"),
         _condition("Ready"),
-        _REASON,
+        _STATE,
+        _BECAUSE,
         _AGE,
     ),
 )
