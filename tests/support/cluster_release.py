@@ -196,12 +196,11 @@ class Release:
 
     def remove(self) -> None:
         """Take everything away, the namespaces and the volume too. Raises CommandFailed."""
-        for kind in ("submitters", "sendingdomains", "destinations", "senderpools", "ippools"):
+        self.helm("uninstall", "--ignore-not-found", "--wait")
+        eventually("the end of the operator", lambda: not self.kubectl.every("pods", component("operator")), 120.0)
+        for kind in ("senderpools", "ippools"):  # nobody is there to say that they may go
             for body in self.kubectl.every(kind):
-                change: dict[str, Any] = {"metadata": {"finalizers": None}}
-                self.kubectl.patch(kind, body["metadata"]["name"], change)
-                self.kubectl.delete(kind, body["metadata"]["name"], "--wait=false")
-        self.helm("uninstall", "--ignore-not-found")
+                self.kubectl.patch(kind, body["metadata"]["name"], {"metadata": {"finalizers": None}})
         for namespace in (self.place.namespace, self.place.senders_namespace):
             self.kubectl.delete("namespace", namespace, "--wait=true", "--timeout=110s")
         self.kubectl.delete("persistentvolume", self.place.namespace, "--wait=false")
