@@ -41,8 +41,8 @@ STALE_RETRY_SECONDS = 1.0
 """How often a process that may have lost a partition looks whether it still has it."""
 CAUTION_SECONDS = 60.0
 """How long no further connection is opened after a site refused one beside those that work."""
-SUSPENDED_SECONDS = 300.0
-"""How long mail of a suspended site is parked before it is looked at again; a long line waits for its turn."""
+SUSPENDED_STEP = 1
+"""Which of the back-off's steps mail of a suspended site is parked for; a long line waits for its turn."""
 
 
 class Owner(Protocol):
@@ -147,7 +147,9 @@ class SiteQueue:
         """Take a delivery; what cannot go now is parked at once. `pump` afterwards."""
         now = self._loop.time()
         if self.limits.suspend:
-            wait_seconds = self._parking.blocked(SUSPENDED_SECONDS, self._throughput.seconds_each, now)
+            steps = self._owner.back_off_seconds
+            step_seconds = steps[min(SUSPENDED_STEP, len(steps) - 1)]
+            wait_seconds = self._parking.blocked(step_seconds, self._throughput.seconds_each, now)
             self._owner.settler.park(job, wait_seconds, f"mail to {self.site} is suspended (limits)")
             return
         bundle = self.backlog.bundle(job.hop)
