@@ -64,7 +64,7 @@ async def test_the_ledger_balances_whenever_the_system_and_the_broker_stop(
             world.have_places = True
             await world.start()
             async with source(
-                world.injector, per_second=RATE, sessions=24, sizes_bytes=(200, 3000, 12_000, 60_000)
+                world.injector, per_second=RATE, sessions=64, sizes_bytes=(200, 3000, 12_000, 60_000)
             ) as load:
                 for number, happens in enumerate(events, 1):
                     moment = random.uniform(number - 1, number) * MESSAGES / (len(events) + 1)
