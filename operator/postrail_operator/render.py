@@ -52,12 +52,23 @@ def digest(*parts: object) -> str:
 def config_digest(config: Mapping[str, Any], component: str, files: Mapping[str, bytes]) -> str:
     """What the pods of a component must be rolled for.
 
-    DKIM keys are read again by themselves, password hashes are not.
+    DKIM keys are read again by themselves, password hashes are not. Only routing goes by the weights of addresses, so that a
+    quarantine rolls nothing else.
     """
+    if component != "routing":
+        config = _without_weights(config)
     if component not in {"ingress", "signing"}:
         return digest({name: section for name, section in config.items() if name not in NOT_FOR_SENDERS})
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name.endswith(".hash")}
     return digest(config, hashes)
+
+
+def _without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    pools = {
+        name: [{field: value for field, value in source.items() if field != "weight"} for source in pool["sources"]]
+        for name, pool in config.get("pools", {}).items()
+    }
+    return {**config, "pools": pools}
 
 
 def labels(settings: Settings, component: str) -> dict[str, str]:

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from postrail_operator.compose import compose
 from postrail_operator.objects import Manifest
-from postrail_operator.plan import Action, Apply, Delete, Ref, difference, plan, quantity, ref_of, rollouts
+from postrail_operator.plan import (
+    Action,
+    Apply,
+    Delete,
+    Ref,
+    difference,
+    first_read,
+    plan,
+    quantity,
+    ref_of,
+    rollouts,
+    with_first_read,
+)
 from postrail_operator.render import MADE_BY, config_digest, manifests, template_secrets
 from postrail_operator.senders import Cluster, host_ports, senders
 from tests.support.kubernetes_objects import BASE, SETTINGS, TEMPLATE, body, ip_pool, read, sender_pool
@@ -265,6 +277,22 @@ def test_submitters_do_not_roll_senders_but_ingress() -> None:
     assert config_digest(made.config, "ingress", made.files) != config_digest(without.config, "ingress", without.files)
 
 
+def test_quarantine_rolls_routing_only() -> None:
+    pool = sender_pool("a", "s", "i")
+    before = compose(BASE, read(ip_pool("i", "192.0.2.1", "192.0.2.2"), pool)).config
+    after = compose(
+        BASE, read(ip_pool("i", "192.0.2.1", "192.0.2.2", annotations={"postrail.io/quarantine": "192.0.2.1"}), pool)
+    ).config
+    assert before is not None
+    assert after is not None
+    rolled = [
+        component
+        for component in ("ingress", "signing", "routing", "scheduler", "sender")
+        if config_digest(before, component, {}) != config_digest(after, component, {})
+    ]
+    assert rolled == ["routing"]
+
+
 def test_changed_hash_rolls_ingress_and_changed_key_does_not() -> None:
     made = compose(BASE, read(*WHOLE))
     assert made.config is not None
@@ -273,26 +301,59 @@ def test_changed_hash_rolls_ingress_and_changed_key_does_not() -> None:
     assert config_digest(made.config, "ingress", made.files | {"example.com.s1.pem": b"other"}) == before
 
 
-def test_rollout_is_asked_for_once() -> None:
-    made = compose(BASE, read(*WHOLE))
-    chart: Manifest = {
+def _chart(component: str, annotations: dict[str, str]) -> Manifest:
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
-            "name": "postrail-ingress",
+            "name": f"postrail-{component}",
             "namespace": "mail",
-            "labels": {"app.kubernetes.io/component": "ingress"},
+            "labels": {"app.kubernetes.io/component": component},
         },
-        "spec": {"replicas": 2, "template": {"metadata": {"annotations": {"other": "x"}}}},
+        "spec": {"replicas": 2, "template": {"metadata": {"annotations": annotations}}},
     }
-    (action,) = rollouts(made.config, made.files, [chart])
+
+
+def test_rollout_is_asked_for_once() -> None:
+    made = compose(BASE, read(*WHOLE))
+    chart = _chart("ingress", {"other": "x"})
+    (action,) = rollouts(made.config, made.files, [chart], {})
     assert action.manifest.keys() == {"apiVersion", "kind", "metadata", "spec"}
     assert action.manifest["spec"].keys() == {"template"}
     chart["spec"]["template"]["metadata"]["annotations"] |= action.manifest["spec"]["template"]["metadata"][
         "annotations"
     ]
-    assert rollouts(made.config, made.files, [chart]) == []
-    assert rollouts(None, {}, [chart]) == []
+    assert rollouts(made.config, made.files, [chart], {}) == []
+    assert rollouts(None, {}, [chart], {}) == []
+
+
+def test_pods_that_waited_for_the_first_configuration_are_not_rolled_for_it() -> None:
+    made, charts = compose(BASE, read(*WHOLE)), [_chart("ingress", {}), _chart("routing", {})]
+    assert made.config is not None
+    first = first_read(None, made.config, made.files, charts)
+    assert first.keys() == {"ingress", "routing"}
+    assert rollouts(made.config, made.files, charts, first) == []
+
+    where = Ref("v1", "Secret", SETTINGS.namespace, SETTINGS.config_secret)
+    written = with_first_read(desired(*WHOLE), where, first)
+    (secret,) = (manifest for manifest in written if ref_of(manifest) == where)
+    changed = made.config | {"submitters": []}
+    later = first_read(secret, changed, made.files, charts)
+    assert later.keys() == {"routing"}, "only ingress reads what changed"
+    assert [action.ref.name for action in rollouts(changed, made.files, charts, later)] == ["postrail-ingress"]
+
+    (again,) = (one for one in with_first_read(desired(*WHOLE), where, later) if ref_of(one) == where)
+    back = first_read(again, made.config, made.files, charts)
+    assert [action.ref.name for action in rollouts(made.config, made.files, charts, back)] == ["postrail-ingress"]
+
+
+def test_pods_of_a_configuration_that_nobody_noted_are_rolled() -> None:
+    made, charts = compose(BASE, read(*WHOLE)), [_chart("routing", {})]
+    assert made.config is not None
+    for annotations in ({}, {"postrail.io/first-config": "no JSON"}):
+        secret: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"annotations": annotations}}
+        first = first_read(secret, made.config, made.files, charts)
+        assert len(rollouts(made.config, made.files, charts, first)) == 1
 
 
 def test_host_ports_are_never_twice() -> None:
