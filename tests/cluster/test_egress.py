@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from tests.support.cluster_books import Injector, settle
 from tests.support.cluster_place import EGRESS_IMAGE
 from tests.support.cluster_receivers import Arrival, Receivers
-from tests.support.cluster_release import USER, Release, ours
+from tests.support.cluster_release import USER, Release, component, ours
 from tests.support.kubectl import Manifest, condition, eventually
 
 POOL, STREAM, SUBMITTER = "proxied", "news", "newsroom"
@@ -56,13 +57,14 @@ def proxied(release: Release, folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def egress_values(release: Release, addresses: tuple[str, ...]) -> dict[str, Any]:
-    """The chart's proxies, for the pods of the node."""
+    """The chart's proxies, for the pods' network."""
+    pod = release.kubectl.ready_pods(component("routing"))[0]
     return {
         "enabled": True,
         "image": release.place.egress_image,
         "nodeSelector": {release.node_label: "true"},
         "addresses": [{"address": address, "port": port} for port, address in enumerate(addresses, FIRST_PORT)],
-        "clients": [node_of(release)["spec"]["podCIDR"]],
+        "clients": [str(ip_network(f"{pod['status']['podIP']}/16", strict=False))],
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}},
     }
 
