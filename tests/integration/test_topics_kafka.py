@@ -197,6 +197,15 @@ def test_commands_say_that_no_broker_answers(write: Write, capsys: Said) -> None
     assert len(said.splitlines()) == 1
 
 
+def test_apply_tries_again_for_as_long_as_it_is_told(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    monkeypatch.setattr("postrail.cli.topics.WAIT_SECONDS", 0.2)
+    path = write(bootstrap_servers=[f"127.0.0.1:{free_port()}"])
+    assert topics("apply", path, "--wait-seconds", "0.1") == 69
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_embedded_log_has_nothing_to_do(write: Write, capsys: Said) -> None:
     path = write()
     data = yaml.safe_load(path.read_text())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -204,6 +205,8 @@ class Release:
         for namespace in (self.place.namespace, self.place.senders_namespace):
             self.kubectl.delete("namespace", namespace, "--wait=true", "--timeout=110s")
         self.kubectl.delete("persistentvolume", self.place.namespace, "--wait=false")
+        if self.place.volumes is not None:
+            shutil.rmtree(self.place.volumes, ignore_errors=True)
         self.kubectl("label", "node", self.node(), f"{self.node_label}-")
 
 
@@ -229,7 +232,7 @@ def default_values(place: Place, s3_endpoint: str) -> dict[str, Any]:
     repository, tag = place.image.rsplit(":", 1)
     evaluation: dict[str, Any] = {
         "enabled": True,
-        "resources": {"requests": {"cpu": "20m", "memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}},
         "persistence": {"enabled": place.volumes is not None, "size": "1Gi", "storageClassName": place.namespace},
     }
     if place.kafka_image:

@@ -141,23 +141,14 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* Makes the topics ready before a service looks at them. Without brokers (69) it waits here, not in Kubernetes' growing pauses. */}}
+{{/* Makes the topics ready before a service looks at them. Without brokers it waits here, not in Kubernetes' growing pauses. */}}
 {{- define "postrail.topicsContainer" -}}
 {{- if .Values.kafka.manageTopics }}
 initContainers:
   - name: topics
     image: {{ include "postrail.image" . }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    command:
-      - sh
-      - -c
-      - |
-        while :; do
-          postrail topics apply --config /etc/postrail/config/postrail.yaml && exit 0
-          status=$?
-          [ $status -eq 69 ] || exit $status
-          sleep 2
-        done
+    args: [topics, apply, --config, /etc/postrail/config/postrail.yaml, --wait-seconds, "3600"]
     securityContext: {{- include "postrail.containerSecurity" . | nindent 6 }}
     env: {{- include "postrail.environment" . | nindent 6 }}
     resources: {requests: {cpu: 50m, memory: 96Mi}, limits: {memory: 256Mi}}

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from postrail.log.interface import LogUnavailable
 from postrail.shell.configuration import ConfigurationError, load
 
 EXIT_UNFIT = 1
+WAIT_SECONDS = 2.0
+"""Between two tries while no broker answers."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +44,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                 action="store_true",
                 help="also give more partitions to topics that have too few; keys move, so do it while no mail is under way",
             )
-        one.set_defaults(run=run, raise_partitions=False)
+        if verb == "apply":
+            one.add_argument(
+                "--wait-seconds",
+                type=float,
+                default=0.0,
+                metavar="SECONDS",
+                help="try again for so long while no broker answers",
+            )
+        one.set_defaults(run=run, raise_partitions=False, wait_seconds=0.0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,14 +70,18 @@ def run(args: argparse.Namespace) -> int:
 
     # What no broker answers is said by us, once, in a sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    try:
-        return asyncio.run(_run(args, config))
-    except TopicsUnfit as error:
-        print(error, file=sys.stderr)
-        return EXIT_UNFIT
-    except LogUnavailable as error:
-        print(error, file=sys.stderr)
-        return EXIT_UNAVAILABLE
+    until = time.monotonic() + args.wait_seconds
+    while True:
+        try:
+            return asyncio.run(_run(args, config))
+        except TopicsUnfit as error:
+            print(error, file=sys.stderr)
+            return EXIT_UNFIT
+        except LogUnavailable as error:
+            print(error, file=sys.stderr)
+            if time.monotonic() >= until:
+                return EXIT_UNAVAILABLE
+        time.sleep(WAIT_SECONDS)
 
 
 async def _run(args: argparse.Namespace, config: Config) -> int:
