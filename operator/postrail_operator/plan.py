@@ -7,6 +7,7 @@ owners' fields) does not count. Nothing is deleted that mail may still need. Nei
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from postrail_operator.render import CONFIG, POOL, config_digest
 
 READS_CONFIG = "postrail.io/reads-config"
 """Label of the chart's Deployments that are rolled when the configuration changes."""
+FIRST_CONFIG = "postrail.io/first-config"
+"""Annotation of the configuration's Secret: `first_read`, as JSON."""
 COMPONENT = "app.kubernetes.io/component"
 _ORDER = ("Secret", "CiliumEgressGatewayPolicy", "PodDisruptionBudget", "Deployment", "ScaledObject")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
@@ -140,21 +143,61 @@ def quantity(text: str) -> Decimal | None:
     return Decimal(match[1]) * _FACTORS[match[2] or ""] if match is not None else None
 
 
+def first_read(
+    existing: Manifest | None, config: Mapping[str, Any], files: Mapping[str, bytes], deployments: Sequence[Manifest]
+) -> dict[str, str]:
+    """What pods without the annotation CONFIG have read: the digest by component, of those for which it never changed.
+
+    The chart's pods wait for the Secret, so all of them read what it holds first, and need not be rolled to read it again.
+
+    Args:
+        existing: the configuration's Secret; None: it is about to be made.
+    """
+    now = {component: config_digest(config, component, files) for component in map(_component, deployments)}
+    if existing is None:
+        return now
+    try:
+        before = json.loads(existing["metadata"].get("annotations", {}).get(FIRST_CONFIG, "{}"))
+    except ValueError:
+        return {}
+    return {component: was for component, was in before.items() if now.get(component) == was}
+
+
+def with_first_read(desired: Sequence[Manifest], secret: Ref, first: Mapping[str, str]) -> list[Manifest]:
+    """The same manifests, and on the configuration's Secret what `first_read` says."""
+    if not first:
+        return list(desired)
+    note = {FIRST_CONFIG: json.dumps(first, sort_keys=True)}
+    return [_annotated(manifest, note) if ref_of(manifest) == secret else manifest for manifest in desired]
+
+
+def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
+    metadata = manifest["metadata"]
+    return {**manifest, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **annotations}}}
+
+
+def _component(manifest: Manifest) -> str:
+    return str(manifest["metadata"].get("labels", {}).get(COMPONENT, ""))
+
+
 def rollouts(
-    config: Mapping[str, Any] | None, files: Mapping[str, bytes], deployments: Iterable[Manifest]
+    config: Mapping[str, Any] | None,
+    files: Mapping[str, bytes],
+    deployments: Iterable[Manifest],
+    first: Mapping[str, str],
 ) -> list[Apply]:
     """The annotation on the chart's Deployments that rolls their pods when what they read has changed.
 
     Args:
         config: None: what the services have stays.
         deployments: those with the label READS_CONFIG.
+        first: as `first_read` gives.
     """
     if config is None:
         return []
     actions = []
     for manifest in deployments:
-        ref = ref_of(manifest)
-        component = manifest["metadata"].get("labels", {}).get(COMPONENT, "")
+        ref, component = ref_of(manifest), _component(manifest)
         wanted = config_digest(config, component, files)
         patch = {
             "apiVersion": ref.api_version,
@@ -162,6 +205,9 @@ def rollouts(
             "metadata": {"name": ref.name, "namespace": ref.namespace},
             "spec": {"template": {"metadata": {"annotations": {CONFIG: wanted}}}},
         }
+        has = manifest["spec"]["template"].get("metadata", {}).get("annotations", {}).get(CONFIG)
+        if has is None and first.get(component) == wanted:
+            continue
         if place := difference(patch, manifest):
             actions.append(Apply(patch, f"{place} differs"))
     return actions

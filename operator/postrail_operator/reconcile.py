@@ -22,7 +22,7 @@ from postrail_operator.compose import Composition, compose
 from postrail_operator.lookout import Lookout
 from postrail_operator.objects import Item
 from postrail_operator.observation import Observation, observe
-from postrail_operator.plan import Action, Apply, Ref, plan, rollouts
+from postrail_operator.plan import Action, Apply, Ref, first_read, plan, ref_of, rollouts, with_first_read
 from postrail_operator.render import manifests
 from postrail_operator.scaling import Stabiliser, wanted
 from postrail_operator.senders import most_of, senders
@@ -123,8 +123,11 @@ class Reconciler:
         desired = manifests(seen.objects, made, self.settings, seen.cluster, self.template)
         actions: list[Action] = []
         if made.config is not None:
-            actions += plan(desired, seen.made, keep_pools(seen))
-            actions += rollouts(made.config, made.files, seen.services)
+            config = Ref("v1", "Secret", self.settings.namespace, self.settings.config_secret)
+            existing = next((manifest for manifest in seen.made if ref_of(manifest) == config), None)
+            first = first_read(existing, made.config, made.files, seen.services)
+            actions += plan(with_first_read(desired, config, first), seen.made, keep_pools(seen))
+            actions += rollouts(made.config, made.files, seen.services, first)
         # Leases first: what is written there is what a restarted operator, or its peer, goes by.
         failed = await self._tell(seen, made, now)
         for action in actions:

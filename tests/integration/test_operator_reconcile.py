@@ -111,8 +111,11 @@ async def test_empty_namespace_gets_a_configuration_so_that_services_start(api: 
 
 
 async def test_objects_become_configuration_senders_and_statuses(api: ApiServer, client: Client) -> None:
-    api.put(*OBJECTS)
     assert await reconciler(client).look(NOW, 0.0) == 0
+    template = api.of_kind("Deployment")["postrail-ingress"]["spec"]["template"]
+    assert "annotations" not in template["metadata"], "its pods have waited for the first configuration"
+    api.put(*OBJECTS)
+    assert await reconciler(client).look(NOW, 1.0) == 0
     assert {
         (kind, accepted(api, kind, name)) for kind, name in ((one["kind"], one["metadata"]["name"]) for one in OBJECTS)
     } == {(one["kind"], ("True", "Accepted")) for one in OBJECTS}
