@@ -1,13 +1,14 @@
 """The scheduler service: deferral tiers in, due deliveries out.
 
-Owns which tiers are read; each is a `postrail.scheduler.tier.TierReader`.
+Owns which tiers are read; each is a `postrail.scheduler.tier.TierReader`, all with one member of the group (`membership`).
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from postrail.core.topics import tier_of
+from postrail.core.topics import deferred, tier_of
+from postrail.scheduler.membership import Membership
 from postrail.scheduler.tier import TierReader
 from postrail.shell.context import Context
 
@@ -28,8 +29,9 @@ class SchedulerService:
     async def start(self) -> None:
         """Take up work."""
         found = [seconds for name in self._context.log.topic_names() if (seconds := tier_of(name)) is not None]
-        tiers = {*self._context.config.delivery.retry.tiers_seconds, *found}
-        self._tiers = [TierReader(self._context, tier) for tier in sorted(tiers)]
+        tiers = sorted({*self._context.config.delivery.retry.tiers_seconds, *found})
+        membership = Membership(self._context.log, [deferred(tier) for tier in tiers])
+        self._tiers = [TierReader(self._context, tier, membership) for tier in tiers]
         await asyncio.gather(*(tier.start() for tier in self._tiers))
 
     async def drain(self) -> None:

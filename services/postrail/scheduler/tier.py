@@ -16,8 +16,9 @@ from prometheus_client import Counter, Histogram
 
 from postrail.core import topics
 from postrail.core.records import DeadLetter
-from postrail.log.interface import Append, Commit, Consumer, LogError, Record, TopicPartition
+from postrail.log.interface import Append, Commit, Consumer, Log, LogError, Record, TopicPartition
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
+from postrail.scheduler.membership import Membership, TierConsumer
 from postrail.scheduler.window import Waiting, Window
 from postrail.shell import logs
 from postrail.shell.assignment import committed
@@ -52,10 +53,11 @@ MAX_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
 
 
 class TierReader:
-    """One tier of the retry delays."""
+    """One tier of the retry delays. `joins`: what gives it a consumer; None: the log itself."""
 
-    def __init__(self, context: Context, tier_seconds: float) -> None:
+    def __init__(self, context: Context, tier_seconds: float, joins: Membership | None = None) -> None:
         self._log = context.log
+        self._joins: Membership | Log = joins or context.log
         self._clock = context.clock
         self._tier_seconds = tier_seconds
         self._topic = topics.deferred(tier_seconds)
@@ -64,7 +66,7 @@ class TierReader:
         self._order = count()
         self._trackers: dict[TopicPartition, Tracker] = {}
         self._paused: set[TopicPartition] = set()
-        self._consumer: Consumer | None = None
+        self._consumer: Consumer | TierConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._storing = False
         self._stored = asyncio.Event()
@@ -77,7 +79,9 @@ class TierReader:
 
     async def start(self) -> None:
         """Join the group and take up work."""
-        consumer = await self._log.consumer([self._topic], GROUP, on_assigned=self._assigned, on_revoked=self._revoked)
+        consumer = await self._joins.consumer(
+            [self._topic], GROUP, on_assigned=self._assigned, on_revoked=self._revoked
+        )
         self._consumer = consumer
         self._task = asyncio.create_task(self._run(consumer), name=f"scheduler {self._topic}")
 
@@ -104,7 +108,7 @@ class TierReader:
             return f"the scheduler of {self._topic} makes no progress: {self._trouble}"
         return None
 
-    async def _run(self, consumer: Consumer) -> None:
+    async def _run(self, consumer: Consumer | TierConsumer) -> None:
         delay = LOG_RETRY_SECONDS[0]
         while not self._draining:
             try:
@@ -118,7 +122,7 @@ class TierReader:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LOG_RETRY_SECONDS[1])
 
-    async def _read(self, consumer: Consumer) -> None:
+    async def _read(self, consumer: Consumer | TierConsumer) -> None:
         """Read ahead, or wait until something is due. What comes or becomes due one by one is waited for a moment."""
         wait_seconds = self._window.seconds_to_next(self._clock(), time.monotonic())
         wait_seconds = min(max(wait_seconds, self._pause_seconds), LONGEST_WAIT_SECONDS)
@@ -160,7 +164,7 @@ class TierReader:
         )
         return Append(topics.DEAD_LETTERS, record.key, codec.encode_dead_letter(letter), record.body)
 
-    async def _hand_back(self, consumer: Consumer, due: Sequence[Waiting]) -> None:
+    async def _hand_back(self, consumer: Consumer | TierConsumer, due: Sequence[Waiting]) -> None:
         """Append what is due and commit; then count it."""
         self._storing = True
         self._stored.clear()
@@ -202,7 +206,7 @@ class TierReader:
             else:
                 return
 
-    def _pause_and_resume(self, consumer: Consumer) -> None:
+    def _pause_and_resume(self, consumer: Consumer | TierConsumer) -> None:
         """Read no further of a partition whose oldest waiting record is too far behind its newest."""
         for partition, tracker in self._trackers.items():
             too_far = tracker.spread > MAX_SPREAD
