@@ -52,6 +52,7 @@ def test_aiokafka_has_the_insides_that_are_overridden() -> None:
     }
     for method, parameters in expected.items():
         assert list(inspect.signature(method).parameters) == parameters, method
+    assert "self._wait_consume_future = create_future()" in inspect.getsource(Fetcher._fetch_requests_routine)
     assert list(inspect.signature(codec.zstd_encode).parameters) == ["payload", "level"]
     assert "self._send_req(request)" in inspect.getsource(GroupCoordinator._do_heartbeat)
     assert "_request_timeout" in inspect.getsource(AIOKafkaConnection.send)
@@ -68,6 +69,44 @@ async def test_the_lease_is_renewed_by_heartbeats(config: KafkaConfig) -> None:
             await settled(lambda before=heard_at: coordinator.heard_at > before)  # type: ignore[misc]
         await consumer.close()
         assert consumer.lease_seconds() <= 0
+
+
+async def test_what_comes_one_by_one_is_read_together(kafka_broker: KafkaBroker, kafka_prefix: str) -> None:
+    config = kafka_config(kafka_broker.bootstrap, kafka_prefix, pace_seconds=0.25)
+    async with kafka_log(config) as log:
+        consumer = await log.consumer(["accepted.bulk"], "signing")
+
+        async def one_by_one() -> None:
+            for number in range(100):
+                await log.append([Append("accepted.bulk", b"k", b"%d" % number)])
+                await asyncio.sleep(0.01)
+
+        writing = asyncio.create_task(one_by_one())
+        polls: list[int] = []
+        while sum(polls) < 100:
+            polls.append(len(await consumer.poll(100, 10.0)))
+        await writing
+        assert len(polls) < 30
+
+
+async def test_a_backlog_is_read_without_a_pause(
+    kafka_broker: KafkaBroker, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = kafka_config(kafka_broker.bootstrap, kafka_prefix, fetch_bytes=1 << 20, compression="none", pace_seconds=1)
+    async with kafka_log(config) as log:
+        await log.append([Append("accepted.bulk", b"k", b"%d" % number, bytes(10_000)) for number in range(300)])
+        consumer = await log.consumer(["accepted.bulk"], "signing")
+        pauses: list[float] = []
+        go_on = consumer.member.fetcher.go_on
+
+        def noted(after_seconds: float) -> None:
+            pauses.append(after_seconds)
+            go_on(after_seconds)
+
+        monkeypatch.setattr(consumer.member.fetcher, "go_on", noted)
+        assert len(await read(consumer, 300)) == 300
+        await settled(lambda: 1.0 in pauses)
+        assert pauses.index(1.0) >= 3, "several fetches were needed"
 
 
 async def test_a_missing_topic_is_named_with_the_command_that_makes_it(

@@ -10,13 +10,15 @@ import asyncio
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from postrail.core.topics import tier_of
-from postrail.log.interface import Append, Commit, LogError, Position, Record
+from postrail.log.interface import Append, Commit, LogError, Position, Record, TopicPartition
 from postrail.log.kafka import KafkaLog
+from postrail.log.kafka.commits import Commits
 from postrail.log.kafka.consumer import KafkaConsumer
+from postrail.log.progress import Progress
 from postrail.log.sqlite.log import SqliteLog
 
 DELAY_SECONDS = 0.05
@@ -64,8 +66,15 @@ def _early_250() -> None:
 
 
 def _commit_before_append() -> None:
-    """`transact` commits first: a crash in between loses what should have been appended."""
+    """`transact` commits first, and at once: a crash in between loses what should have been appended."""
     _answer_before_durable(KafkaLog)
+    commit = Commits.commit
+
+    async def at_once(self: Commits, commits: Mapping[TopicPartition, Progress]) -> None:
+        await commit(self, commits)
+        await self.flush()
+
+    Commits.commit = at_once  # type: ignore[method-assign]
     transact = SqliteLog.transact
 
     async def broken(self: SqliteLog, appends: Sequence[Append], commits: Sequence[Commit]) -> None:

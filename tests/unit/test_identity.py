@@ -46,7 +46,7 @@ def test_every_character_of_the_alphabet_is_equally_likely() -> None:
 
 def test_the_pool_never_gives_the_same_twice() -> None:
     pool = RandomCharacters()
-    taken = [pool.take() for _ in range(2000)]
+    taken = [pool.take(TIMES[2]) for _ in range(2000)]
     assert {len(characters) for characters in taken} == {RANDOM_CHARACTERS}
     assert len(set(taken)) == len(taken)
 

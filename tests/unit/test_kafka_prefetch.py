@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from postrail.core.identity import group_of, message_id
+from postrail.ingress.acceptance import RandomCharacters
 from postrail.log.interface import LogUnavailable, Position, TopicPartition
 from postrail.log.kafka.outbox import Call, Item, Queue
 from postrail.log.kafka.prefetch import MIN_SHARE_BYTES, Prefetch
@@ -98,6 +100,35 @@ def test_a_key_picks_the_same_partition_for_ever() -> None:
     """All versions of all processes must agree, or two of them own one site."""
     assert [partition_of(key, 12) for key in (b"192.0.2.1|gmail", b"192.0.2.2|gmail", b"")] == [6, 7, 0]
     assert {partition_of(b"%d" % key, 12) for key in range(200)} == set(range(12))
+
+
+def test_messages_that_came_in_together_stay_together() -> None:
+    """A batch of theirs is one of few partitions, at each step of their way; over time all partitions get as many."""
+    characters = RandomCharacters()
+    keys = [message_id(now / 1000, characters.take(now / 1000)).encode() for now in range(6400)]
+    partitions = [partition_of(key, 12) for key in keys]
+    assert all(len(set(partitions[start : start + 16])) == 1 for start in range(0, 6400, 16))
+    assert {partitions.count(number) > 100 for number in range(12)} == {True}
+    slow = {message_id(now, characters.take(now))[10:14] for now in range(0, 640, 10)}
+    assert len(slow) == 64, "what comes seldom is no group"
+
+
+def test_only_a_message_id_has_a_group() -> None:
+    assert group_of(b"01hzzzzzzzaaaabbbbccccdddd") == b"aaaa"
+    for key in (b"192.0.2.1|mail.example.org", b"|mail.abcdefgh.example.org", b"", b"k"):
+        assert group_of(key) == key
+
+
+def test_who_is_behind_has_partitions_that_are_fetched_and_go_on() -> None:
+    held = Held()
+    held.start(Progress(0), 0, 3)
+    assert not held.ahead.is_behind(lambda _: 0), "nothing was fetched yet"
+    held.ahead.push({OUTER: [Fetched(0), Fetched(1)]})
+    assert held.ahead.is_behind(lambda _: 3)
+    assert not held.ahead.is_behind(lambda _: 2)
+    held.ahead.push({OUTER: [Fetched(2, b"v" * (2 << 20))]})
+    assert held.partitions == [OUTER]
+    assert not held.ahead.is_behind(lambda _: 9), "it is not fetched: it has enough"
 
 
 async def test_a_call_is_answered_when_all_of_its_records_are_stored() -> None:

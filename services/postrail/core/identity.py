@@ -14,6 +14,9 @@ _OF_BYTE = bytes(ord(_ALPHABET[value & 31]) for value in range(256))
 MESSAGE_ID_LENGTH = 26
 RANDOM_CHARACTERS = 16
 RANDOM_BYTES = 10
+TIME_CHARACTERS = 10
+GROUP_CHARACTERS = 4
+"""So many of the random characters, the first, are the same for messages that come in together (`group_of`)."""
 
 
 def new_message_id(now: float, randomness: bytes) -> MessageId:
@@ -47,6 +50,14 @@ def is_message_id(text: str) -> bool:
     return len(text) == MESSAGE_ID_LENGTH and all(character in _ALPHABET for character in text)
 
 
+def group_of(key: bytes) -> bytes:
+    """What picks the partition of a record's key: of a message id the characters that it shares with messages that came in
+    together, so that they stay together, and a batch is one of a few partitions; of other keys all of it."""
+    if len(key) == MESSAGE_ID_LENGTH and b"|" not in key:
+        return key[TIME_CHARACTERS : TIME_CHARACTERS + GROUP_CHARACTERS]
+    return key
+
+
 def notice_id(of: DeliveryId, action: str, recipients: Iterable[str], received_at: float) -> MessageId:
     """The id of a notification: the same each time that the same is told of a delivery, so that a repeat is recognised.
 
@@ -75,7 +86,7 @@ def settlement(message_id: str, address: str) -> str:
 def made_at(message_id: str) -> float:
     """When a message with this id was received, in Unix seconds; for one that `is_message_id`."""
     value = 0
-    for character in message_id[:10]:
+    for character in message_id[:TIME_CHARACTERS]:
         value = value << 5 | _ALPHABET.index(character)
     return value / 1000.0
 

@@ -16,7 +16,7 @@ from postrail.core.config import SigningConfig
 from postrail.core.dkim_domains import signing_domain_for
 from postrail.core.esmtp_parameters import MailParameters
 from postrail.core.headers_in import SubmittedHeader, Trace
-from postrail.core.identity import RANDOM_CHARACTERS, message_id, random_characters
+from postrail.core.identity import GROUP_CHARACTERS, RANDOM_CHARACTERS, message_id, random_characters
 from postrail.core.records import Envelope, Event, EventType, Lane, Message, MessageId, Recipient
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter, check_author, stream_of
@@ -32,6 +32,8 @@ _LANES: Final = {"urgent": Lane.URGENT, "bulk": Lane.BULK}
 _NEXT_GROUP: Final = "signing"  # whose progress says how much waits
 _MAX_KNOWN_DOMAINS: Final = 10_000
 _POOL_IDS: Final = 256
+_GROUP_MESSAGES: Final = 16
+_GROUP_SECONDS: Final = 0.05
 _LOOK_AGAIN_SECONDS: Final = 5.0
 
 
@@ -73,7 +75,7 @@ class Acceptance:
         except Refused:
             await self._discard(content)
             raise
-        new_id = message_id(now, self._random.take())
+        new_id = message_id(now, self._random.take(now))
         message = self._message(new_id, transaction, content, header, stream, now)
         started = perf_counter()
         await self._append(message, content)
@@ -187,14 +189,28 @@ class Acceptance:
 
 
 class RandomCharacters:
-    """The random part of message ids, from the kernel's generator in one call for many: a call costs more than an id."""
+    """The random part of message ids, from the kernel's generator in one call for many: a call costs more than an id.
+
+    Messages that come in together are a group: their ids have the first characters in common, and their records stay together
+    (`core.identity.group_of`). Groups are small and short, so that all who share the work get as much of it.
+    """
 
     def __init__(self) -> None:
         self._pool = ""
         self._at = 0
+        self._group = ""
+        self._left = 0
+        self._since = 0.0
 
-    def take(self) -> str:
-        """The characters for one id; never the same twice."""
+    def take(self, now: float) -> str:
+        """The characters for one id at Unix time `now`; never the same twice."""
+        characters = self._draw()
+        if not self._left or not 0 <= now - self._since < _GROUP_SECONDS:
+            self._group, self._left, self._since = characters[:GROUP_CHARACTERS], _GROUP_MESSAGES, now
+        self._left -= 1
+        return self._group + characters[GROUP_CHARACTERS:]
+
+    def _draw(self) -> str:
         start = self._at
         end = self._at = start + RANDOM_CHARACTERS
         if end > len(self._pool):

@@ -181,7 +181,8 @@ class Log(Protocol):
     async def transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
         """Consume, produce, commit: the appends are durable before (or at the same moment as) the commits.
 
-        An atomic log does both in one transaction. Raises as `append`; then nothing was committed.
+        An atomic log does both in one transaction. Of another the commits may be stored a little later, but before their
+        partitions are given up, and before this process sees what is `committed`. Raises as `append`; then nothing was committed.
         """
         ...
 

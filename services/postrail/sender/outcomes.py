@@ -39,6 +39,8 @@ RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 MAX_BATCH = 500
 LINGER_SECONDS = 0.005
 """How long outcomes gather before a transaction, so that a fast sender makes fewer of them."""
+STEPS_LINGER_SECONDS = 0.02
+"""The same where a write has steps: each costs a request. What gathers may be sent again after a crash, so not longer."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Outcomes:
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._linger_seconds = LINGER_SECONDS if log.is_atomic else STEPS_LINGER_SECONDS
         self.refusal: str | None = None
 
     def start(self) -> None:
@@ -127,7 +130,7 @@ class Outcomes:
         while True:
             await self._wanted.wait()
             if not self._closing and len(self._pending) < MAX_BATCH:
-                await asyncio.sleep(LINGER_SECONDS)
+                await asyncio.sleep(self._linger_seconds)
             batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
             if not self._pending:
                 self._wanted.clear()

@@ -1,13 +1,16 @@
-"""Stores what a member has finished: one request at a time, which carries all that came while the last one was on its way.
+"""Stores what a member has finished: one request at a time, some time after the last one, with all that came since.
 
-Owns the commits that wait. A commit of a partition that is not ours any more is dropped; one that the brokers did not take is
-tried again, because what it says stays true. Neither fails the caller: at worst records are read again. Neighbours:
-`coordinator`, which speaks with the brokers; `progress`, what is committed.
+Owns the commits that wait, and that they are stored before partitions are given up (`flush`). Nobody waits for the others: a
+crash before them repeats records, as one between an append and its commit does. A commit of a partition that is not ours any
+more is dropped; one that the brokers did not take is tried again, because what it says stays true. Neither fails the caller.
+Neighbours: `coordinator`, which speaks with the brokers; `progress`, what is committed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Callable, Container, Mapping
 
 from aiokafka import errors
@@ -36,22 +39,40 @@ class Commits:
         coordinator: Coordinator,
         outer: Callable[[str], str],
         owned: Callable[[], Container[TopicPartition]],
+        interval_seconds: float,
     ) -> None:
+        self._interval_seconds = interval_seconds
         self._group, self._coordinator, self._outer, self._owned = group, coordinator, outer, owned
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[TopicPartition, Progress] = {}
         self._callers: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._stored_at = -math.inf
+        self._wanted = asyncio.Event()
         self.failing: str | None = None
 
     async def commit(self, commits: Mapping[TopicPartition, Progress]) -> None:
-        """Return when these (or newer ones of the same partitions) are stored, dropped, or could not be stored for now."""
+        """Store these soon; what is not ours is dropped when this returns."""
         self._waiting.update(commits)
+        owned = self._owned()
+        if self._interval_seconds <= 0 or any(where not in owned for where in commits):
+            await self.flush()
+        else:
+            self._start()
+
+    async def flush(self) -> None:
+        """Return when all (or newer ones of the same partitions) are stored, dropped, or could not be stored for now."""
+        if not self._waiting and (self._task is None or self._task.done()):
+            return
         caller = self._loop.create_future()
         self._callers.append(caller)
+        self._wanted.set()
+        self._start()
+        await caller
+
+    def _start(self) -> None:
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._run())
-        await caller
 
     async def close(self) -> None:
         """Give up what still waits."""
@@ -63,8 +84,10 @@ class Commits:
         callers: list[asyncio.Future[None]] = []
         try:
             while self._waiting or self._callers:
+                await self._until_due()
                 callers, self._callers = self._callers, []
                 taken, self._waiting = self._waiting, {}
+                self._stored_at = self._loop.time()
                 stored = await self._store(taken)
                 if not stored:
                     self._waiting = {**taken, **self._waiting}
@@ -74,6 +97,14 @@ class Commits:
         finally:
             _tell(callers)
             _tell(self._callers)
+
+    async def _until_due(self) -> None:
+        """Wait until the last request is long enough ago, or somebody waits for the next."""
+        self._wanted.clear()
+        wait_seconds = self._stored_at + self._interval_seconds - self._loop.time()
+        if wait_seconds > 0 and not self._callers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), wait_seconds)
 
     async def _store(self, commits: Mapping[TopicPartition, Progress]) -> bool:
         """Whether nothing of these is left to be done."""

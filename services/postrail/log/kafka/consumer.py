@@ -84,7 +84,9 @@ class KafkaConsumer:
         except (errors.KafkaError, OSError, TimeoutError) as error:
             await self.member.stop()
             raise faults.unreachable(self._servers, error) from error
-        self._commits = Commits(self.group, self.member.coordinator, self._catalogue.outer, lambda: self._owned)
+        self._commits = Commits(
+            self.group, self.member.coordinator, self._catalogue.outer, lambda: self._owned, self._config.commit_seconds
+        )
         self._pump_task = self._loop.create_task(self._pump())
         try:
             await self._first
@@ -161,9 +163,14 @@ class KafkaConsumer:
         return self._trouble
 
     async def commit(self, commits: Mapping[TopicPartition, Progress]) -> None:
-        """Store what is finished; what this member does not own is dropped."""
+        """Store what is finished, soon; what this member does not own is dropped."""
         if self._commits is not None:
             await self._commits.commit(commits)
+
+    async def flush(self) -> None:
+        """Return when what is finished is stored, or could not be stored for now."""
+        if self._commits is not None:
+            await self._commits.flush()
 
     async def close(self, why: str = "this consumer has left its group", *, call_back: bool = True) -> None:
         """As `Consumer.close`; `call_back`: whether `on_revoked` runs."""
@@ -198,6 +205,8 @@ class KafkaConsumer:
                 failed = error
             if found:
                 self._push(found)
+            behind = self._ahead.is_behind(self.member.highwater)
+            self.member.fetcher.go_on(0.0 if behind or not found else self._config.pace_seconds)
             if found or not leased:
                 self._wake()
             leased = self.lease_seconds() > 0
@@ -256,6 +265,8 @@ class KafkaConsumer:
                 )
             except Exception:
                 LOG.exception("revocation_failed", group=self.group)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.flush(), max(1.0, self.member.coordinator.rebalance_seconds()))
         self._owned = frozenset()
 
     async def given(self, partitions: Iterable[KafkaPartition]) -> None:

@@ -107,7 +107,7 @@ class KafkaLog:
         return await self._producer.append(appends)
 
     async def transact(self, appends: Sequence[Append], commits: Sequence[Commit]) -> None:
-        """As `Log.transact`: a commit that cannot be stored fails nothing, for its appends are there already."""
+        """As `Log.transact`: commits come a little later, and what cannot be committed fails nothing: its appends are there."""
         self._check_open()
         if appends:
             await self._producer.append(appends)
@@ -177,6 +177,8 @@ class KafkaLog:
     async def committed(self, group: str, topics: Sequence[str]) -> Mapping[TopicPartition, Progress]:
         """As `Log.committed`."""
         self._check_open()
+        for member in self._consumers.get(group, ()):
+            await member.flush()
         return await self._catalogue.committed(group, topics)
 
     async def tail(self, topic: str, partition: int, *, newest: int, since: int | None = None) -> list[Record]:

@@ -25,6 +25,8 @@ from postrail.log.kafka.coordinator import Coordinator
 
 MIN_REQUEST_TIMEOUT_SECONDS = 3.0
 FETCH_WAIT_MILLISECONDS = 500
+PREFETCH_BACKOFF_SECONDS = 0.1
+"""So long after a fetch aiokafka looks again by itself, if nobody said `go_on`."""
 POLL_SECONDS = 0.5
 STOP_SECONDS = 5.0
 SILENT_SECONDS = 30.0
@@ -71,7 +73,10 @@ class _Fetcher(Fetcher):  # type: ignore[misc]  # aiokafka has no types
     async def drain(
         self, timeout_seconds: float
     ) -> tuple[dict[KafkaPartition, Sequence[Any]], errors.KafkaError | None]:
-        """What was fetched, and what went wrong. aiokafka's own method raises, and forgets what it had taken by then."""
+        """What was fetched, and what went wrong; then call `go_on`.
+
+        aiokafka's own method raises, and forgets what it had taken by then.
+        """
         if not self._records or self._subscriptions.reassignment_in_progress:
             waiter = self._create_fetch_waiter()
             await asyncio.wait([waiter], timeout=timeout_seconds)
@@ -92,8 +97,17 @@ class _Fetcher(Fetcher):  # type: ignore[misc]  # aiokafka has no types
                     result.check_raise()
             except errors.KafkaError as error:
                 failed = error  # the position has not moved: it is fetched again
-        self._notify(self._wait_consume_future)
         return found, failed
+
+    def go_on(self, after_seconds: float) -> None:
+        """Fetch more of what was drained: now, or after a pause in which records gather."""
+        if after_seconds > 0:
+            self._loop.call_later(after_seconds, self._consumed)
+        else:
+            self._consumed()
+
+    def _consumed(self) -> None:
+        self._notify(self._wait_consume_future)
 
 
 class Member:
@@ -127,6 +141,7 @@ class Member:
             fetch_max_wait_ms=FETCH_WAIT_MILLISECONDS,
             fetch_max_bytes=max(1 << 20, config.fetch_bytes // 4),
             max_partition_fetch_bytes=max(256 << 10, config.fetch_bytes // 16),
+            prefetch_backoff=PREFETCH_BACKOFF_SECONDS + config.pace_seconds,
             retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
             auto_offset_reset="earliest",
         )

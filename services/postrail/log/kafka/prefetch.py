@@ -82,6 +82,10 @@ class Prefetch:
                 self._hold(where)
         return went_back
 
+    def is_behind(self, highwater: Callable[[KafkaPartition], int]) -> bool:
+        """Whether a partition that is fetched has more, as far as the last fetches told."""
+        return any(buffer.next < highwater(where) and not buffer.held for where, buffer in self.buffers.items())
+
     def take(self, max_records: int) -> list[Record]:
         """The next records of open, not paused partitions, `max_records` of them at most."""
         ready = [

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from zlib import crc32
 
+from postrail.core.identity import group_of
 from postrail.log.interface import Append, Record
 
 BODY_HEADER = "b"
@@ -48,8 +49,8 @@ class InlineBody:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Which of a topic's `partitions` a key belongs to; the same for topics with as many."""
-    return crc32(key) % partitions
+    """Which of a topic's `partitions` a key belongs to; the same for topics with as many, and for messages of one group."""
+    return crc32(group_of(key)) % partitions
 
 
 async def body_of(append: Append) -> bytes | None:
