@@ -1,7 +1,11 @@
 """What senders tell of their addresses: read from their metrics, and for how long it counts."""
 
 import pytest
+from prometheus_client import generate_latest
 
+from postrail.sender import sources
+from postrail.sender.egress import Problem
+from postrail_operator import reports
 from postrail_operator.client import Client
 from postrail_operator.reports import REPORT_SECONDS, Report, Reporter, metrics_url, read_reports
 from tests.support.kubernetes_objects import SETTINGS
@@ -30,6 +34,14 @@ def test_reports_are_read_from_metrics() -> None:
         Report("pod", "node", "fast", "2001:db8::1", verified=True),
     ]
     assert read_reports("", "pod", "node") == []
+
+
+def test_what_the_sender_writes_is_what_the_operator_reads() -> None:
+    sources.PROBLEMS.labels("fast", "192.0.2.7", Problem.MISMATCH).set(1)
+    sources.VERIFIED.labels("fast", "192.0.2.7").set(1)
+    told = [one for one in read_reports(generate_latest().decode(), "pod", "") if one.address == "192.0.2.7"]
+    assert told == [Report("pod", "", "fast", "192.0.2.7", frozenset({reports.MISMATCH}), verified=True)]
+    assert set(Problem) == {reports.UNBOUND, reports.PROXY, reports.MISMATCH}
 
 
 def test_text_that_is_no_metrics_is_refused() -> None:
