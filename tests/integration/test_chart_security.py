@@ -218,6 +218,54 @@ def test_a_rule_too_many_or_too_few_would_be_found() -> None:
     assert Rule("signing", "in", "ingress", "9464") not in rules
 
 
+# the operator's rights
+
+Right = tuple[str, str, str, str]
+"""Where, on what, what, and on those of which names only ("": all)."""
+
+
+def rights_told(path: Path) -> set[Right]:
+    found = set()
+    for row in table("network.md", "What the operator may do"):
+        if holds(row["when"], values_of(path)):
+            for where in words(row["where"]):
+                for resource in words(row["what"]):
+                    found |= {
+                        (where, resource, verb, only) for verb in words(row["rights"]) for only in words(row["only"])
+                    }
+    return found
+
+
+def rights_given(path: Path) -> set[Right]:
+    found = set()
+    for role in (one for one in rendered(path) if one["kind"] in {"Role", "ClusterRole"}):
+        assert role["metadata"]["labels"][COMPONENT] == "operator", "nobody else has rights"
+        namespace = role["metadata"].get("namespace")
+        where = {None: "cluster", "mail": "release", "mail-senders": "senders"}[namespace]
+        for rule in role["rules"]:
+            names = {name_told(name, rule["resources"]) for name in rule.get("resourceNames", ("",))}
+            found |= {
+                (where, what, verb, name) for what in rule["resources"] for verb in rule["verbs"] for name in names
+            }
+    return found
+
+
+def name_told(name: str, resources: list[str]) -> str:
+    if resources == ["kopfpeerings"] and name:
+        return "its own"
+    return kind_of_secret(name) if name else ""
+
+
+@every_value_set
+def test_the_operators_rights_are_those_of_the_table(values: Path) -> None:
+    expected, found = rights_told(values), rights_given(values)
+    both = {(where, only) for where, _, _, only in found}
+    expected = {one for one in expected if one[0] != "senders" or ("senders", "config") in both}
+    expected = {one for one in expected if one[3] not in {"Kafka", "S3"} or ("senders", one[3]) in both}
+    assert sorted(found - expected) == [], "the chart gives what the table does not say"
+    assert sorted(expected - found) == [], "the table says what the chart does not give"
+
+
 # pods
 
 
