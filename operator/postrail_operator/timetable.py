@@ -25,6 +25,9 @@ class Timetable(Generic[Thing]):
     """A heap; a turn that `_next` does not know is over."""
     _numbers: count[int] = field(default_factory=count)
 
+    def __len__(self) -> int:
+        return len(self._next)
+
     def want(self, things: frozenset[Thing], now: float) -> None:
         """These things, and no others, are to be done."""
         before, self._next = self._next, {}

@@ -36,6 +36,7 @@ def test_wanting_the_same_again_changes_no_turn() -> None:
     table.take(0.0)
     table.done("a", 100.0, 0.5, 0.0)
     table.want(frozenset("ab"), 10.0)
+    assert len(table) == 2
     assert taken(table, 10.0) == ["b"]
     assert taken(table, 100.0) == ["a"]
 
