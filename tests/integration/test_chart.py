@@ -262,8 +262,10 @@ REFUSED = [
     ("senders.hostNetwork.enabled=true,senders.hostNetwork.namespace=out", "cannot mount a claim of this one"),
     ("senders.hostNetwork.namespace=out,egress.enabled=true", "egress.clients (the networks of the pods"),
     (
-        "egress.addresses[0].address=192.0.2.1,egress.addresses[0].port=1081,egress.addresses[1].address=192.0.2.2,"
-        "egress.addresses[1].port=1081",
+        (
+            "egress.addresses[0].address=192.0.2.1,egress.addresses[0].port=1081,"
+            "egress.addresses[1].address=192.0.2.2,egress.addresses[1].port=1081"
+        ),
         "egress.addresses: the port 1081 stands twice",
     ),
     ("egress.clients={pods}", "at '/egress/clients/0': 'pods' does not match pattern"),
