@@ -105,8 +105,8 @@ async def test_a_backlog_is_read_without_a_pause(
 
         monkeypatch.setattr(consumer.member.fetcher, "go_on", noted)
         assert len(await read(consumer, 300)) == 300
-        await settled(lambda: 1.0 in pauses)
-        assert pauses.index(1.0) >= 3, "several fetches were needed"
+        await settled(lambda: any(pauses))
+        assert pauses.index(next(filter(None, pauses))) >= 3, "several fetches were needed"
 
 
 async def test_a_missing_topic_is_named_with_the_command_that_makes_it(

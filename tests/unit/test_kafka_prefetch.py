@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import pytest
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from postrail.core.identity import group_of, message_id
 from postrail.ingress.acceptance import RandomCharacters
 from postrail.log.interface import LogUnavailable, Position, TopicPartition
 from postrail.log.kafka.outbox import Call, Item, Queue
+from postrail.log.kafka.pace import Pace
 from postrail.log.kafka.prefetch import MIN_SHARE_BYTES, Prefetch
 from postrail.log.kafka.records import Headers, partition_of
 from postrail.log.progress import Progress
@@ -129,6 +131,17 @@ def test_who_is_behind_has_partitions_that_are_fetched_and_go_on() -> None:
     held.ahead.push({OUTER: [Fetched(2, b"v" * (2 << 20))]})
     assert held.partitions == [OUTER]
     assert not held.ahead.is_behind(lambda _: 9), "it is not fetched: it has enough"
+
+
+def test_the_pause_is_as_long_as_enough_records_take_and_not_longer() -> None:
+    for per_second, expected in ((1000, 0.016), (250, 0.064), (10, 0.1), (1, 0.1)):
+        pace = Pace(0.1, 0.0)
+        pauses = [pace.pause_seconds(second, per_second, is_behind=False) for second in range(1, 20)]
+        assert pauses[-1] == pytest.approx(expected, rel=0.01)
+    pace = Pace(0.1, 0.0)
+    assert pace.pause_seconds(1, 100, is_behind=True) == 0.0
+    assert pace.pause_seconds(2, 0, is_behind=False) == 0.0
+    assert Pace(0.0, 0.0).pause_seconds(1, 1, is_behind=False) == 0.0
 
 
 async def test_a_call_is_answered_when_all_of_its_records_are_stored() -> None:

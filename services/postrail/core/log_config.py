@@ -97,9 +97,10 @@ class KafkaConfig(Section):
     """The process ends when the client makes no progress for so long although the brokers can be reached."""
     linger_seconds: Annotated[Seconds, Field(ge=0, le=1)] = 0.003
     """How long a record waits for others to be sent with it."""
-    pace_seconds: Annotated[Seconds, Field(ge=0, le=1)] = 0.05
-    """How long a service that has read all there is lets new records gather before it reads on, so that they are fetched, stored
-    and committed together. A record that comes alone does not wait, and a backlog is read without pauses."""
+    pace_seconds: Annotated[Seconds, Field(ge=0, le=1)] = 0.1
+    """How long at most a service that has read all there is lets new records gather before it reads on, so that they are fetched,
+    stored and committed together. The busier it is, the shorter; a record that comes alone does not wait, and a backlog is read
+    without pauses."""
     commit_seconds: Annotated[Seconds, Field(ge=0, le=5)] = 0.5
     """How long what is finished may wait to be committed, so that one request tells of all of it. After a crash what was not
     committed is done again, and recognised before it would be sent again. Partitions are not given up before it."""

@@ -25,6 +25,7 @@ from postrail.log.kafka.catalogue import Catalogue, parse_progress
 from postrail.log.kafka.commits import Commits
 from postrail.log.kafka.connection import Connection
 from postrail.log.kafka.member import Member
+from postrail.log.kafka.pace import Pace
 from postrail.log.kafka.prefetch import Prefetch
 from postrail.log.kafka.records import FetchedRecord
 from postrail.log.progress import Progress
@@ -62,6 +63,7 @@ class KafkaConsumer:
         self._inner = {catalogue.outer(topic): topic for topic in self.topics}
         self.member = Member(config, connection, catalogue.outer(group), tuple(self._inner), instance)
         self._ahead = Prefetch(self.topics, self._inner, config.fetch_bytes, self.member.hold, self.member.release)
+        self._pace = Pace(config.pace_seconds, time.monotonic())
         self._owned: frozenset[TopicPartition] = frozenset()
         self._waiter: asyncio.Future[None] | None = None
         self._first = self._loop.create_future()
@@ -205,8 +207,7 @@ class KafkaConsumer:
                 failed = error
             if found:
                 self._push(found)
-            behind = self._ahead.is_behind(self.member.highwater)
-            self.member.fetcher.go_on(0.0 if behind or not found else self._config.pace_seconds)
+            self.member.fetcher.go_on(self._pause_seconds(found))
             if found or not leased:
                 self._wake()
             leased = self.lease_seconds() > 0
@@ -217,6 +218,12 @@ class KafkaConsumer:
                 self._trouble = None
             if time.monotonic() - self._refreshed_at > REFRESH_SECONDS:
                 await self._refresh_ends()
+
+    def _pause_seconds(self, found: Mapping[KafkaPartition, Sequence[FetchedRecord]]) -> float:
+        if not found:
+            return 0.0
+        is_behind = self._ahead.is_behind(self.member.highwater)
+        return self._pace.pause_seconds(time.monotonic(), sum(map(len, found.values())), is_behind=is_behind)
 
     def _failed(self, error: BaseException) -> None:
         self._failed_at = time.monotonic()
