@@ -232,7 +232,7 @@ def default_values(place: Place, s3_endpoint: str) -> dict[str, Any]:
     repository, tag = place.image.rsplit(":", 1)
     evaluation: dict[str, Any] = {
         "enabled": True,
-        "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}},
         "persistence": {"enabled": place.volumes is not None, "size": "1Gi", "storageClassName": place.namespace},
     }
     if place.kafka_image:
