@@ -38,8 +38,8 @@ from tests.support.service_launcher import LAUNCHER, Launched
 
 SERVICES = ("sender", "scheduler", "routing", "signing", "ingress")
 """Downstream first: the order in which they are started."""
-START_SECONDS = 45.0
-STOP_SECONDS = 30.0
+START_SECONDS = 120.0
+STOP_SECONDS = 90.0
 GROUP = "default"
 
 

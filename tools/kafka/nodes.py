@@ -25,7 +25,7 @@ from tools.kafka import distribution, protocol
 from tools.kafka.distribution import KafkaMissing
 from tools.kafka.settings import HOST, Access, NodePorts, NodeSettings, properties, scram_users
 
-START_TIMEOUT_SECONDS = 90.0
+START_TIMEOUT_SECONDS = 240.0
 STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _PORTS = range(20_000, 30_000)  # below those that outgoing connections take: a node's must be free when it starts again

@@ -24,7 +24,7 @@ class View:
     """Whether every replica of every partition is in sync."""
 
 
-def ask(host: str, port: int, timeout_seconds: float = 1.0) -> View:
+def ask(host: str, port: int, timeout_seconds: float = 5.0) -> View:
     """What the broker at this plain listener says."""
     try:
         with socket.create_connection((host, port), timeout=timeout_seconds) as connection:
