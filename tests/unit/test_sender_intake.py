@@ -1,10 +1,10 @@
-"""Which waiting deliveries make room when the finished records of a partition lie too far apart to be committed."""
+"""Which waiting deliveries make room when finished records lie too far apart, and what an owner knows of a partition."""
 
 from types import SimpleNamespace
 from typing import Any, cast
 
 from postrail.log.interface import TopicPartition
-from postrail.log.progress import Tracker
+from postrail.log.progress import Progress, Tracker
 from postrail.sender.intake import LAGGARDS, MAX_SPREAD, Intake
 from postrail.sender.job import Job, Partition
 
@@ -43,3 +43,32 @@ def test_nobody_else_makes_room_while_the_oldest_is_under_way() -> None:
     spread_out = intake(MAX_SPREAD + 1)
     spread_out.partitions[WHERE].jobs[0].queued = False
     assert not list(spread_out.laggards())
+
+
+class LogDuringAnOutage:
+    """A log that is not atomic, and whose tail ends where the outcome is stored that was waiting when it was asked."""
+
+    is_atomic = False
+
+    def __init__(self, waiting: list[str]) -> None:
+        self.waiting = waiting
+
+    async def committed(self, group: str, topics: Any) -> dict[TopicPartition, Progress]:
+        return {WHERE: Progress(0)}
+
+    async def tail(self, topic: str, number: int, **wanted: Any) -> list[Any]:
+        self.waiting.clear()
+        return []
+
+
+async def test_an_outcome_that_becomes_durable_while_the_tail_is_read_is_known() -> None:
+    waiting = ["hand-over"]
+    owner = SimpleNamespace(
+        clock=lambda: 0.0, names_not_durable=lambda _: tuple(waiting), take_over=lambda partitions: None
+    )
+    taken_back = Intake(cast("Any", LogDuringAnOutage(waiting)), "p", "g", cast("Any", owner))
+    await taken_back._assigned([WHERE])
+    ownership = taken_back.partitions[WHERE].ownership
+    assert ownership is not None
+    assert not ownership.repeats.is_first("hand-over")
+    assert ownership.repeats.is_first("another")

@@ -172,7 +172,10 @@ class Intake:
     async def _assigned(self, partitions: Sequence[TopicPartition]) -> None:
         found = await committed(self._log, self.name, partitions)
         told: list[Finished] = []
+        known_here: dict[TopicPartition, Sequence[str]] = {}
         if not self._log.is_atomic:
+            # before the tail is read: what becomes durable meanwhile may not be in it
+            known_here = {name: self._owner.names_not_durable(name) for name in partitions}
             never = {name.partition for name, progress in found.items() if progress is None}
             numbers = sorted({name.partition for name in partitions})
             tails = await asyncio.gather(*(self._tail(number, everything=number in never) for number in numbers))
@@ -181,7 +184,7 @@ class Intake:
             progress = found[name] or Progress(0)
             self.partitions[name] = Partition(self.name, name, Tracker(progress.low, progress.above))
             if not self._log.is_atomic:
-                self.partitions[name].ownership = self._ownership(name, told)
+                self.partitions[name].ownership = self._ownership(name, told, known_here[name])
         self._owner.take_over([self.partitions[name] for name in partitions])
 
     async def _tail(self, number: int, *, everything: bool) -> list[Finished]:
@@ -196,11 +199,11 @@ class Intake:
                 LOG.error("outcome-unreadable", topic=topic, partition=number, offset=record.offset, reason=str(error))
         return found
 
-    def _ownership(self, name: TopicPartition, told: Sequence[Finished]) -> Ownership:
+    def _ownership(self, name: TopicPartition, told: Sequence[Finished], known_here: Sequence[str]) -> Ownership:
         mine = [finished for finished in told if (finished.topic, finished.partition) == name]
         offsets = [offset for finished in mine for offset in finished.offsets]
         names = [named for finished in mine for named in finished.names if named]
-        repeats = Repeats(offsets, [*names, *self._owner.names_not_durable(name)])
+        repeats = Repeats(offsets, [*names, *known_here, *self._owner.names_not_durable(name)])
         inherited_before = self._owner.clock() + CLOCK_SLACK_SECONDS
         return Ownership(asyncio.get_running_loop().time(), inherited_before, self.lease_seconds, repeats)
 
