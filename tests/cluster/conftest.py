@@ -23,7 +23,7 @@ from tests.support.kubectl import Kubectl
 from tests.support.s3 import s3_server
 
 HERE = Path(__file__).parent
-SECONDS_A_TEST = 600
+SECONDS_A_TEST = 1200
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.cluster_books import Injector, settle
 from tests.support.cluster_receivers import Receivers
 from tests.support.cluster_release import Release, component
 from tests.support.kubectl import eventually
 
 
+@pytest.mark.timeout(1800)
 def test_upgrade_and_rollback_under_load(
     release: Release, receivers: Receivers, inject: Callable[..., Injector], folder: Path
 ) -> None:
@@ -27,7 +30,7 @@ def test_upgrade_and_rollback_under_load(
         release.ready()
         assert len(release.kubectl.ready_pods(component("signing"))) == 2
         eventually("every pod is upgraded", lambda: all(upgraded(pod) for pod in pods_of(release)))
-        release.helm("rollback", str(revision), "--wait", "--timeout", "8m")
+        release.helm("rollback", str(revision), "--wait", "--timeout", "15m")
         release.ready()
         assert len(release.kubectl.ready_pods(component("signing"))) == 1
         eventually("every pod is as before", lambda: not any(upgraded(pod) for pod in pods_of(release)))

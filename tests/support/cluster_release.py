@@ -113,7 +113,7 @@ class Release:
         """`helm upgrade --install`, and wait until the chart's pods are ready. Raises CommandFailed."""
         file = folder / "values.yaml"
         file.write_text(yaml.safe_dump(self.values), encoding="utf-8")
-        self.helm("upgrade", CHART, "--install", "--values", file, "--wait", "--timeout", "8m", *options)
+        self.helm("upgrade", CHART, "--install", "--values", file, "--wait", "--timeout", "15m", *options)
 
     def helm(self, verb: str, *arguments: str | Path) -> str:
         """`helm VERB` of this release. Raises CommandFailed."""
@@ -171,14 +171,14 @@ class Release:
             ours("Submitter", USER, {"domains": [self.domain], "stream": STREAM, "passwordSecretRef": password}),
         ]
 
-    def ready(self, seconds: float = 180.0) -> None:
+    def ready(self, seconds: float = 300.0) -> None:
         """Wait until the objects say that they are ready, and all pods have read what they say."""
         wanted = [("ippool", "main"), ("senderpool", "transactional"), ("sendingdomain", "shop"), ("submitter", USER)]
         for kind, name in wanted:
             eventually(f"{kind}/{name} is ready", partial(self._is_ready, kind, name), seconds)
         self.settled(seconds)
 
-    def settled(self, seconds: float = 180.0) -> None:
+    def settled(self, seconds: float = 300.0) -> None:
         """Wait until every Deployment runs what it was told last, and stays so: the operator may just be about to change one."""
         quiet = 0
 

@@ -61,7 +61,7 @@ def run(command: Sequence[str | Path], given: str | None = None, seconds: float 
     return done.stdout
 
 
-def helm(*arguments: str | Path, seconds: float = 600.0) -> str:
+def helm(*arguments: str | Path, seconds: float = 1000.0) -> str:
     """What helm writes. Raises CommandFailed."""
     return run([shutil.which("helm") or built_helm(), *arguments], seconds=seconds)
 
