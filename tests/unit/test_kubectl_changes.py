@@ -55,7 +55,7 @@ def test_suspending_and_resuming_end_where_they_began() -> None:
         first = changes.suspended(found, kind, suspend=True)
         assert first is not None
         held = patched(found, first)
-        assert kind.spec.model_validate(held["spec"], by_alias=True, by_name=False)
+        kind.spec.model_validate(held["spec"], by_alias=True, by_name=False)  # what the cluster keeps is valid
         assert changes.suspended(held, kind, suspend=True) is None
         second = changes.suspended(held, kind, suspend=False)
         again = patched(held, second)
