@@ -79,6 +79,9 @@ async def crash(world: KafkaWorld, *names: str) -> None:
     """End services with kill -9, at the same time: a life of the books is over."""
     await asyncio.gather(*(world.members[name].kill() for name in names))
     await asyncio.sleep(QUIET_SECONDS)
+    if not any(member.runs for name, member in world.members.items() if name.startswith("sender")):
+        sessions = [receiver.sessions for receiver in world.receivers.values()]
+        await world.until("the receivers have taken what was on the wire", lambda: not any(sessions))
     world.books.ended(await recorded(world), crashed=True)
 
 
