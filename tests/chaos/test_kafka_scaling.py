@@ -15,7 +15,7 @@ from tests.support.kafka_chaos import figures
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 RATE = float(os.environ.get("CHAOS_MESSAGES_PER_SECOND", "200"))
-SESSIONS = 64
+SESSIONS = 128
 SCALED = ("sender", "routing", "signing", "ingress")
 ALL = (*SCALED, "scheduler")
 MOST = 4
