@@ -19,6 +19,7 @@ VARIABLE = "POSTRAIL_CLUSTER_TOOL"
 NUMBER = "POSTRAIL_E2E_NUMBER"
 """Several runs on one cluster at the same time take different ones, 0 to 255."""
 INTERFACE = "node0"
+KAFKA_IMAGE = "localhost/kafka:4.1.0"
 NODE_ADDRESS = "10.200.0.1"
 SERVER_PORTS = 9300
 POOL_HOSTS = range(11, 17)
@@ -51,7 +52,8 @@ def prepare(tool: Path) -> dict[str, str]:
     egress_image = f"postrail-egress:e2e-{_digest(EGRESS)}"
     if not _has_image(egress_image):
         _run(tool / "build-image", ROOT / EGRESS, egress_image)
-    _run(tool / "kafka")
+    if not _has_image(KAFKA_IMAGE):
+        _run(tool / "kafka")
     network = f"198.18.{number}"  # RFC 2544: for tests
     pool = [f"{network}.{host}" for host in POOL_HOSTS]
     receivers = [f"{network}.{host}" for host in RECEIVER_HOSTS]
@@ -63,7 +65,7 @@ def prepare(tool: Path) -> dict[str, str]:
         cluster_place.NAMESPACE: os.environ.get(cluster_place.NAMESPACE) or f"postrail-e2e-{number}",
         cluster_place.IMAGE: image,
         cluster_place.EGRESS_IMAGE: egress_image,
-        cluster_place.KAFKA_IMAGE: "localhost/kafka:4.1.0",
+        cluster_place.KAFKA_IMAGE: KAFKA_IMAGE,
         cluster_place.POOL: ",".join(pool),
         cluster_place.RECEIVERS: ",".join(receivers),
         cluster_place.SERVER: f"{NODE_ADDRESS}:{SERVER_PORTS + number}",
@@ -105,7 +107,8 @@ def _has_image(image: str) -> bool:
         "-q",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"docker.io/library/{image}" in done.stdout.splitlines()
+    full = image if "/" in image else f"docker.io/library/{image}"
+    return full in done.stdout.splitlines()
 
 
 def _run(*command: str | Path) -> None:
