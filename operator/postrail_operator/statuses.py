@@ -97,7 +97,8 @@ def _ip_pool(
         merged = merge(old.get("conditions", ()), conditions, now, item.generation)
         quarantine = _quarantine(decision, old.get("quarantine") or {}, now)
         addresses.append(_address(lease, merged, quarantine))
-    usable = sum(one.state == State.ACTIVE.value for one in addresses)
+    weighty = {lease.address.address for lease in leases if lease.address.weight}
+    usable = sum(one.state == State.ACTIVE.value and one.address in weighty for one in addresses)
     return IPPoolStatus(
         **shared, usable=f"{usable}/{len(leases)}", used_by=made.users.get(item.name, ""), addresses=tuple(addresses)
     )

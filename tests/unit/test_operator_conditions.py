@@ -97,6 +97,14 @@ def test_second_pool_with_an_address_names_the_first() -> None:
     assert status(objects, "IPPool", "first")["addresses"][0]["leasedTo"] == "a"
 
 
+def test_a_drained_address_is_not_counted_as_usable() -> None:
+    pool = ip_pool("i", "192.0.2.1", "192.0.2.2")
+    pool["spec"]["addresses"][0]["weight"] = 0
+    found = status(read(pool, sender_pool("a", "s", "i")), "IPPool", "i")
+    assert found["usable"] == "1/2"
+    assert [one["state"] for one in found["addresses"]] == ["Active", "Active"]
+
+
 def test_pool_in_use_is_not_deleted_and_says_why() -> None:
     objects = read(ip_pool("i", "192.0.2.1", deleting=True), sender_pool("a", "s", "i"))
     found = status(objects, "IPPool", "i")

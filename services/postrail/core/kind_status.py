@@ -80,7 +80,7 @@ class AddressStatus(Section):
 
 class IPPoolStatus(KindStatus):
     usable: str = ""
-    """Addresses from which mail may leave, of all: `3/4`."""
+    """Addresses to which new mail is given, of all: `3/4`."""
     used_by: str = ""
     """The SenderPool that has the addresses."""
     addresses: Annotated[tuple[AddressStatus, ...], Field(max_length=ENTRIES, json_schema_extra=_keyed("address"))] = ()
