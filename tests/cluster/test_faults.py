@@ -67,8 +67,9 @@ class Run:
         eventually("mail flows", lambda: len(self.receivers.arrivals(self.injector.prefix)) > before + 20, 240)
 
     def settle(self, what: str, seconds: float = 240.0) -> None:
-        """Stop, wait for everything, and look at the books."""
-        self.injector.stop()
+        """Stop where mail still flows, wait for everything, and look at the books."""
+        if not self.injector.said().done:
+            self.injector.stop()
         balance = settle([self.injector], self.receivers, self.injector.prefix, seconds)
         unexplained = self.unexplained()
         print(

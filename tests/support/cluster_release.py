@@ -255,6 +255,7 @@ def default_values(place: Place, s3_endpoint: str) -> dict[str, Any]:
         "signing": one,
         "routing": {**one, "groups": ["default"]},
         "scheduler": one,
+        "monitoring": {"podMonitors": False, "rules": False},  # their kinds come and go with other tests
         "operator": {**one, "checks": {"intervalSeconds": 5}},
         "senders": {
             "hostNetwork": {"enabled": True, "namespace": place.senders_namespace},
