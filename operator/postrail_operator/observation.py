@@ -96,7 +96,9 @@ async def observe(
     namespaces = sorted({settings.namespace, settings.senders_namespace})
     label = selector({MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release})
     queries = [client.list_all(version, kind, space, label) for version, kind in _MADE for space in namespaces]
-    queries.append(client.list_all(KEDA_API, "ScaledObject", settings.namespace, label))  # they are beside the SenderPools
+    queries.append(
+        client.list_all(KEDA_API, "ScaledObject", settings.namespace, label)
+    )  # they are beside the SenderPools
     if cluster.cilium:
         ours = selector(
             {MADE_BY: OPERATOR, "app.kubernetes.io/instance": settings.release, NAMESPACE: settings.namespace}
