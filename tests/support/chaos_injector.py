@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from postrail.demo.ledger import FIELD, Ledger, body_digest
+from tests.support.chaos_session import Session
 
-REPLY_TIMEOUT_SECONDS = 30.0
 PIECE_BYTES = 8 << 10
 SENDER = "ship@shop.example"
 
@@ -145,67 +145,17 @@ def _body(size_bytes: int) -> bytes:
     return "\r\n".join([*lines, ".", "..", "end"]).encode() + b"\r\n"
 
 
-class _Session:
-    """One connection. `phase` says where it stands."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.phase = "command"
-
-    @classmethod
-    async def open(cls, port: int) -> _Session:
-        session = cls(*await asyncio.open_connection("127.0.0.1", port))
-        try:
-            await session._expect("220")
-            session._writer.write(b"EHLO injector.shop.example\r\n")
-            await session._expect("250")
-        except BaseException:
-            session.close()
-            raise
-        return session
+class _Session(Session):
+    NAME = "injector.shop.example"
 
     async def send(self, letter: Letter) -> str:
         """Submit; returns the reply that decided."""
-        self.phase = "command"
-        commands = [f"MAIL FROM:<{SENDER}>", *(f"RCPT TO:<{one}>" for one in letter.recipients), "DATA"]
-        self._writer.write("".join(f"{command}\r\n" for command in commands).encode())
-        replies = [await self._reply() for _ in commands]
-        refused = next((reply for reply in replies if reply[0] not in "23"), None)
-        if refused is not None:
-            if replies[-1].startswith("354"):
-                raise ConnectionError("354 after a refusal")  # hang up: this message is not to be sent
-            return refused
-        await self._content(letter.content)
-        self.phase = "dot"
-        self._writer.write(b".\r\n")
-        reply = await self._reply()
-        self.phase = "command"
-        return reply
+        return await self.submit(SENDER, letter.recipients, letter.content)
 
     async def _content(self, content: bytes) -> None:
         """In pieces, with pauses between some, so that a kill can hit between any two."""
-        self.phase = "content"
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         for start in range(0, len(stuffed), PIECE_BYTES):
             self._writer.write(stuffed[start : start + PIECE_BYTES])
             await self._writer.drain()
             await asyncio.sleep(random.choice((0, 0, 0.005, 0.02)))
-
-    async def _expect(self, code: str) -> None:
-        reply = await self._reply()
-        if not reply.startswith(code):
-            raise ConnectionError(reply)
-
-    async def _reply(self) -> str:
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                while True:
-                    line = (await self._reader.readuntil(b"\r\n")).decode().rstrip()
-                    if line[3:4] != "-":
-                        return line
-        except TimeoutError:
-            raise AssertionError(f"no reply within {REPLY_TIMEOUT_SECONDS:g} s in {self.phase}") from None
-
-    def close(self) -> None:
-        self._writer.close()

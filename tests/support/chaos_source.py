@@ -23,13 +23,13 @@ from typing import NamedTuple
 
 from postrail.demo.ledger import FIELD, body_digest
 from tests.support.chaos_injector import SENDER, Injector
+from tests.support.chaos_session import Session
 
 BODIES = 32
 AHEAD = 5000
 """So many letters the ledger knows before they are offered: none arrives that it does not know."""
 LETTERS_A_SESSION = 50
 """Then the connection is made anew, and may reach another process."""
-REPLY_TIMEOUT_SECONDS = 60.0
 TELL_SECONDS = 0.02
 RECONNECT_SECONDS = 0.02
 REFUSED_PAUSE_SECONDS = 0.1
@@ -304,56 +304,13 @@ class _Submission:
         self._lines.append(f"{number} {time.monotonic():.4f} {what}\n")
 
 
-class _Session:
-    """One connection. `phase` says where it stands, as the injector's does."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self.phase = "command"
-
-    @classmethod
-    async def open(cls, port: int) -> _Session:
-        session = cls(*await asyncio.open_connection("127.0.0.1", port))
-        try:
-            greeting = await session._reply()
-            if not greeting.startswith("220"):
-                raise ConnectionError(greeting)
-            session._writer.write(b"EHLO source.shop.example\r\n")
-            await session._reply()
-        except BaseException:
-            session.close()
-            raise
-        return session
+class _Session(Session):
+    NAME = "source.shop.example"
+    REPLY_TIMEOUT_SECONDS = 60.0
 
     async def offer(self, letter: Prepared) -> str:
         """Submit; returns the reply that decided."""
-        self.phase = "command"
-        self._writer.write(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{letter.recipient}>\r\nDATA\r\n".encode())
-        replies = [await self._reply() for _ in range(3)]
-        refused = next((reply for reply in replies if reply[0] not in "23"), None)
-        if refused is not None:
-            if replies[-1].startswith("354"):
-                raise ConnectionError("354 after a refusal")  # hang up: this letter is not to be sent
-            return refused
-        self.phase = "content"
-        self._writer.write(letter.content)
-        await self._writer.drain()
-        self.phase = "dot"
-        self._writer.write(b".\r\n")
-        return await self._reply()
-
-    async def _reply(self) -> str:
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                while True:
-                    line = (await self._reader.readuntil(b"\r\n")).decode().rstrip()
-                    if line[3:4] != "-":
-                        return line
-        except TimeoutError:
-            raise AssertionError(f"no reply within {REPLY_TIMEOUT_SECONDS:g} s in {self.phase}") from None
-
-    def close(self) -> None:
-        self._writer.close()
+        return await self.submit(SENDER, [letter.recipient], letter.content)
 
 
 if __name__ == "__main__":

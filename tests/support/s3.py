@@ -83,6 +83,8 @@ class S3Server:
             self._daemon.send_signal(SIGCONT)
 
     def _start(self) -> Daemon:
+        taken = f"{self.address}:{self.port} is taken, by a server that an ended run left behind? End it and run again"
+        assert not accepts(self.address, self.port), taken
         keys = ["--access", ACCESS_KEY, "--secret", SECRET_KEY]
         place = ["--port", f"{self.address}:{self.port}", "--keep-alive", "--quiet"]
         daemon = Daemon(

@@ -84,7 +84,7 @@ def test_ci_installs_the_packages_of_every_required_tool() -> None:
     targets = (ROOT / ".ci" / "run").read_text(encoding="utf-8").split()
     assert {tools.BUILT_BY_MAKE[name] for name in built} - set(targets) == set(), "let .ci/run build it"
     lines = (ROOT / ".ci" / "packages").read_text(encoding="utf-8").splitlines()
-    installed = {line.partition("#")[0].strip() for line in lines}
+    installed = {words[0] for line in lines if (words := line.partition("#")[0].split())}
     assert {package for name in required for package in tools.DEBIAN_PACKAGES[name].split()} - installed == set()
 
 
