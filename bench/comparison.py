@@ -66,8 +66,10 @@ class Measurement:
         return (self.source_cpu_seconds + self.sink_cpu_seconds) * 1000 / self.messages
 
 
-def measure(system: type[System], work: Work, sessions: int) -> Measurement:
+def measure(system: type[System], work: Work, sessions: int, *, held: str | None = None) -> Measurement:
     """Start the system fresh, warm it up and measure it once.
+
+    `held` names a part of it that stands still until the source has its last 250, and then works through what waits.
 
     Raises:
         BenchmarkError: it did not start, refused, lost or repeated a message.
@@ -82,7 +84,11 @@ def measure(system: type[System], work: Work, sessions: int) -> Measurement:
         cpu_before, sink_before = process_tree.cpu_seconds(roots), sink.cpu_seconds()
         parts_before = subject.cpu_seconds_by_part()
         with process_tree.PeakMemory(roots) as memory:
+            if held is not None:
+                subject.hold(held)
             source = send(subject.port, messages=work.messages, sessions=sessions, size_bytes=work.size_bytes)
+            if held is not None:
+                subject.let_go(held)
             sink.wait_for(expected, _STALL_SECONDS)
             ended_at_seconds = sink.changed_at_seconds()
             time.sleep(_SETTLE_SECONDS)

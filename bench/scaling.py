@@ -1,7 +1,8 @@
 """Whether twice the processes of a service cost twice the CPU: work done per CPU second with 1, 2 and 4 of them.
 
 Owns: the comparison over numbers of processes. On a machine with fewer cores than processes the rate stays the same; what is
-compared is the CPU that the service takes for a message.
+compared is the CPU that the service takes for a message. It is taken twice: while mail comes in, where more processes each have
+less to do at a time; and while they work through what waits for them, which is what more processes are started for.
 """
 
 import logging
@@ -14,30 +15,38 @@ _log = logging.getLogger("bench")
 
 SERVICES = ("signing", "sender")
 COPIES = (1, 2, 4)
+ARGUMENTS = {"sender": ("--destination", "default")}
+"""A sender serves one destination group, as the operator starts them; all this mail is for that of the other sites."""
+ARRIVING = "as it arrives"
+WAITING = "waiting"
+
+Costs = dict[tuple[str, str], dict[int, float]]
+"""CPU milliseconds a message by (service, whether its mail arrives or waits) and number of processes."""
 
 
-def measure_scaling(work: Work, sessions: int) -> dict[str, dict[int, float]]:
-    """CPU milliseconds a message of each service of SERVICES, by the number of its processes: the least of the rounds."""
-    found: dict[str, dict[int, float]] = {service: {} for service in SERVICES}
+def measure_scaling(work: Work, sessions: int) -> Costs:
+    """The costs of each service of SERVICES: the least of the rounds."""
+    found: Costs = {(service, how): {} for service in SERVICES for how in (ARRIVING, WAITING)}
     for _ in range(work.rounds):
-        for service in SERVICES:
+        for (service, how), costs in found.items():
             for copies in COPIES:
-                measured = measure(_with(service, copies), work, sessions)
+                held = service if how == WAITING else None
+                measured = measure(_with(service, copies), work, sessions, held=held)
                 cost = measured.parts_cpu_seconds[service] * 1000 / measured.messages
-                found[service][copies] = min(cost, found[service].get(copies, cost))
-                _log.info("%d x %s: %.3f ms CPU a message", copies, service, cost)
+                costs[copies] = min(cost, costs.get(copies, cost))
+                _log.info("%d x %s, mail %s: %.3f ms CPU a message", copies, service, how, cost)
     return found
 
 
-def worst_deviation(found: dict[str, dict[int, float]]) -> float:
+def worst_deviation(found: Costs, how: str) -> float:
     """How far a number of processes is from one process in work done per CPU second, as a fraction."""
-    return max(abs(costs[1] / cost - 1) for costs in found.values() for cost in costs.values())
+    return max(abs(costs[1] / cost - 1) for (_, one), costs in found.items() if one == how for cost in costs.values())
 
 
-def table(found: dict[str, dict[int, float]]) -> Sequence[str]:
+def table(found: Costs) -> Sequence[str]:
     """Rows for a person."""
     lines = [
-        "| processes | " + " | ".join(f"{service} ms/message" for service in found) + " |",
+        "| processes | " + " | ".join(f"{service} ms/message, mail {how}" for service, how in found) + " |",
         "|---|" + "---|" * len(found),
     ]
     return [
@@ -50,4 +59,4 @@ def table(found: dict[str, dict[int, float]]) -> Sequence[str]:
 
 
 def _with(service: str, copies: int) -> type[PostrailOnKafka]:
-    return type("Scaled", (PostrailOnKafka,), {"copies": {service: copies}})
+    return type("Scaled", (PostrailOnKafka,), {"copies": {service: copies}, "arguments": ARGUMENTS})

@@ -89,9 +89,23 @@ class System(ABC):
         """Return the CPU time of each process's tree; processes whose names differ by a number only are one part."""
         parts: dict[str, float] = {}
         for process in self._processes:
-            part = self._names[process.pid].rstrip("-0123456789")
+            part = _part(self._names[process.pid])
             parts[part] = parts.get(part, 0.0) + process_tree.cpu_seconds([process.pid])
         return parts
+
+    def hold(self, part: str) -> None:
+        """Stop the processes of a part in their tracks, so that work waits for them."""
+        self._signal(part, signal.SIGSTOP)
+
+    def let_go(self, part: str) -> None:
+        """Let the processes of a part go on after `hold`."""
+        self._signal(part, signal.SIGCONT)
+
+    def _signal(self, part: str, number: signal.Signals) -> None:
+        for pid, name in self._names.items():
+            if _part(name) == part:
+                for member in process_tree.tree([pid]):
+                    os.kill(member.pid, number)
 
     def stop(self) -> None:
         """Ask the processes to end, last started first; kill what is left of their trees."""
@@ -109,3 +123,8 @@ class System(ABC):
     def ask_to_end(self, process: subprocess.Popen[bytes]) -> None:
         """Begin an orderly end of one process that ``launch`` started."""
         process.terminate()
+
+
+def _part(name: str) -> str:
+    """Of a process's name: without its number."""
+    return name.rstrip("-0123456789")

@@ -25,12 +25,14 @@ class PostrailOnKafka(Postrail):
 
     Attributes:
         copies: how many processes of a service run; one where nothing is said.
+        arguments: of a service's command line, beside its configuration.
         sources: how many source addresses the pool has: a sender owns whole (address, site) pairs.
     """
 
     name: ClassVar[str] = "postrail-kafka"
     label: ClassVar[str] = "Postrail on Kafka"
     copies: ClassVar[dict[str, int]] = {}
+    arguments: ClassVar[dict[str, tuple[str, ...]]] = {}
     sources: ClassVar[int] = 8
 
     @staticmethod
@@ -67,7 +69,8 @@ class PostrailOnKafka(Postrail):
         configuration = self._over_kafka(port, f"{service}-{number}")
         file = self.setup.directory / f"{service}-{number}.yaml"
         file.write_text(json.dumps(configuration, indent=2))
-        self.spawn(f"{service}-{number}", [str(program()), service, "--config", str(file)])
+        command = [str(program()), service, "--config", str(file), *self.arguments.get(service, ())]
+        self.spawn(f"{service}-{number}", command)
 
     def _over_kafka(self, port: int, instance: str | None = None) -> dict[str, object]:
         configuration = self.configuration()

@@ -207,7 +207,8 @@ class KafkaConsumer:
                 failed = error
             if found:
                 self._push(found)
-            self.member.fetcher.go_on(self._pause_seconds(found))
+            if found or failed is not None:
+                self.member.fetcher.go_on(self._pause_seconds(found))
             if found or not leased:
                 self._wake()
             leased = self.lease_seconds() > 0

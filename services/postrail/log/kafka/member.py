@@ -27,6 +27,8 @@ MIN_REQUEST_TIMEOUT_SECONDS = 3.0
 FETCH_WAIT_MILLISECONDS = 500
 PREFETCH_BACKOFF_SECONDS = 0.1
 """So long after a fetch aiokafka looks again by itself, if nobody said `go_on`."""
+TURN_SECONDS = 1.0
+"""The fetcher's task turns this often where nothing happens: the watchdog looks at it. Replies and assignments wake it."""
 POLL_SECONDS = 0.5
 STOP_SECONDS = 5.0
 SILENT_SECONDS = 30.0
@@ -141,6 +143,7 @@ class Member:
             fetch_max_wait_ms=FETCH_WAIT_MILLISECONDS,
             fetch_max_bytes=max(1 << 20, config.fetch_bytes // 4),
             max_partition_fetch_bytes=max(256 << 10, config.fetch_bytes // 16),
+            fetcher_timeout=TURN_SECONDS,
             prefetch_backoff=PREFETCH_BACKOFF_SECONDS + config.pace_seconds,
             retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
             auto_offset_reset="earliest",
