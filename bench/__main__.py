@@ -118,7 +118,7 @@ def _soak(options: argparse.Namespace) -> int:
 
 
 def _scaling(options: argparse.Namespace) -> int:
-    work = Work(options.messages or 5000, options.size or 10_240, options.sessions, options.rounds)
+    work = Work(options.messages or 10_000, options.size or 10_240, options.sessions, options.rounds)
     found = measure_scaling(work, options.sessions[0])
     print("\n".join(table(found)))
     for how in (ARRIVING, WAITING):

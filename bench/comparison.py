@@ -18,6 +18,9 @@ _log = logging.getLogger("bench")
 _WARM_UP_MESSAGES = 500
 _SETTLE_SECONDS = 1.0
 _STALL_SECONDS = 60.0
+_REST_SECONDS = 0.5
+_REST_CPU_SHARE = 0.25
+"""Of one core: a broker and services without mail take less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Measurement:
 def measure(system: type[System], work: Work, sessions: int, *, held: str | None = None) -> Measurement:
     """Start the system fresh, warm it up and measure it once.
 
-    `held` names a part of it that stands still until the source has its last 250, and then works through what waits.
+    `held` names a part of it that stands still until all others are done, and then works through what waits for it.
 
     Raises:
         BenchmarkError: it did not start, refused, lost or repeated a message.
@@ -88,6 +91,7 @@ def measure(system: type[System], work: Work, sessions: int, *, held: str | None
                 subject.hold(held)
             source = send(subject.port, messages=work.messages, sessions=sessions, size_bytes=work.size_bytes)
             if held is not None:
+                _wait_for_rest(subject)
                 subject.let_go(held)
             sink.wait_for(expected, _STALL_SECONDS)
             ended_at_seconds = sink.changed_at_seconds()
@@ -119,6 +123,17 @@ def measure(system: type[System], work: Work, sessions: int, *, held: str | None
         measurement.peak_memory_bytes / 1e6,
     )
     return measurement
+
+
+def _wait_for_rest(subject: System) -> None:
+    """Until the system does next to nothing."""
+    cpu_seconds, deadline = 0.0, time.monotonic() + _STALL_SECONDS
+    while time.monotonic() < deadline:
+        before, cpu_seconds = cpu_seconds, process_tree.cpu_seconds(subject.root_pids())
+        if cpu_seconds - before < _REST_CPU_SHARE * _REST_SECONDS:
+            return
+        time.sleep(_REST_SECONDS)
+    raise BenchmarkError(f"{subject.label} is still at work {_STALL_SECONDS:.0f} s after the last message")
 
 
 def compare(systems: Sequence[type[System]], work: Work) -> list[Measurement]:

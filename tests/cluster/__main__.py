@@ -24,7 +24,9 @@ def main() -> int:
     tool = cluster_tool.find()
     if os.environ.get("KUBECONFIG") or tool is None:
         return subprocess.run([*PYTEST, *arguments], check=False).returncode
-    environment = {**os.environ, **cluster_tool.prepare(tool)}
+    everything = "tests/cluster" in {argument.rstrip("/") for argument in arguments}
+    scaling = any("test_scaling" in argument for argument in arguments)
+    environment = {**os.environ, **cluster_tool.prepare(tool, keda=everything or scaling)}
     return subprocess.run([tool / "run", *PYTEST, *arguments], env=environment, check=False).returncode
 
 

@@ -1,7 +1,7 @@
 """The tool that starts a one-node cluster on this machine: where it is, and what is prepared with it before pytest runs.
 
-Its commands are `up`, `build-image`, `kafka` and `run`. Owns nothing that a test looks at: everything is told in the variables
-of `cluster_place`. The cluster is left running, for the next run; its addresses and images, too.
+Its commands are `up`, `build-image`, `kafka`, `keda` and `run`. Owns nothing that a test looks at: everything is told in the
+variables of `cluster_place`. The cluster is left running, for the next run; its addresses and images, too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def find() -> Path | None:
     return folder if (folder / "up").is_file() else None
 
 
-def prepare(tool: Path) -> dict[str, str]:
-    """Start the cluster, build the images, and add the addresses; what the tests' environment must say about it."""
+def prepare(tool: Path, *, keda: bool) -> dict[str, str]:
+    """Start the cluster, build the images, and add the addresses; what the tests' environment must say about it.
+
+    `keda`: install it, too.
+    """
     number = int(os.environ.get(NUMBER, "0"))
     _run(tool / "up")
     image = os.environ.get(cluster_place.IMAGE) or f"postrail:e2e-{_digest()}"
@@ -54,6 +57,8 @@ def prepare(tool: Path) -> dict[str, str]:
         _run(tool / "build-image", ROOT / EGRESS, egress_image)
     if not _has_image(KAFKA_IMAGE):
         _run(tool / "kafka")
+    if keda and not _has_keda(tool):
+        _run(tool / "keda")
     network = f"198.18.{number}"  # RFC 2544: for tests
     pool = [f"{network}.{host}" for host in POOL_HOSTS]
     receivers = [f"{network}.{host}" for host in RECEIVER_HOSTS]
@@ -109,6 +114,11 @@ def _has_image(image: str) -> bool:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     full = image if "/" in image else f"docker.io/library/{image}"
     return full in done.stdout.splitlines()
+
+
+def _has_keda(tool: Path) -> bool:
+    command = [tool / "run", "kubectl", "get", "crd", "scaledobjects.keda.sh"]
+    return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _run(*command: str | Path) -> None:
