@@ -86,6 +86,7 @@ def test_how_mail_would_go_is_told(release: Release, plugin: Plugin) -> None:
 def test_a_suspended_pool_sends_nothing_and_loses_nothing(
     release: Release, receivers: Receivers, inject: Inject, plugin: Plugin, undone: list[tuple[str, str]]
 ) -> None:
+    others = sum(_waiting(plugin))  # of pools that are no more
     undone.append(("resume", POOL))
     assert plugin("suspend", POOL).returncode == 0
     pool = eventually("the senders are gone", lambda: _state(release, "senderpool", "transactional", "Suspended"))
@@ -93,14 +94,14 @@ def test_a_suspended_pool_sends_nothing_and_loses_nothing(
     eventually("no sender runs", lambda: not release.senders.pods("app.kubernetes.io/component=sender"))
     injector = inject(count=12)
     injector.wait()
-    eventually("mail waits", lambda: sum(_waiting(plugin)) == 12)
+    eventually("mail waits", lambda: sum(_waiting(plugin)) == others + 12)
     assert not receivers.arrivals(injector.prefix)
     assert "to be sent" in plugin("queue").stdout
     assert plugin("resume", POOL).returncode == 0
     balance = settle([injector], receivers, injector.prefix)
     assert balance.is_even, balance
     assert balance.delivered == 12
-    eventually("nothing waits", lambda: plugin("queue").stdout == "the queue is empty\n")
+    eventually("nothing of it waits", lambda: sum(_waiting(plugin)) == others)
 
 
 def _waiting(plugin: Plugin) -> list[int]:

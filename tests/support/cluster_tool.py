@@ -117,7 +117,7 @@ def _has_image(image: str) -> bool:
 
 
 def _has_keda(tool: Path) -> bool:
-    command = [tool / "run", "kubectl", "get", "crd", "scaledobjects.keda.sh"]
+    command = [str(tool / "run"), "kubectl", "get", "crd", "scaledobjects.keda.sh"]
     return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 

@@ -12,6 +12,7 @@ owner of the partition reads; the commit. So a record counts as finished only wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,10 @@ RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 MAX_BATCH = 500
 LINGER_SECONDS = 0.005
 """How long outcomes gather before a transaction, so that a fast sender makes fewer of them."""
-STEPS_LINGER_SECONDS = 0.02
-"""The same where a write has steps: each costs a request. What gathers may be sent again after a crash, so not longer."""
+STEPS_LINGER_SECONDS = 0.06
+"""The same where a write has steps: each costs a request."""
+STEPS_ENOUGH = 64
+"""Then no more are waited for: what gathers may be sent again after a crash."""
 
 
 @dataclass(slots=True)
@@ -71,6 +74,8 @@ class Outcomes:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._linger_seconds = LINGER_SECONDS if log.is_atomic else STEPS_LINGER_SECONDS
+        self._enough = MAX_BATCH if log.is_atomic else STEPS_ENOUGH
+        self._has_enough = asyncio.Event()
         self.refusal: str | None = None
 
     def start(self) -> None:
@@ -93,6 +98,8 @@ class Outcomes:
         """
         self._pending.append(_Outcome(partition, offset, appends, name, ended))
         self._wanted.set()
+        if len(self._pending) >= self._enough:
+            self._has_enough.set()
 
     def names_not_durable(self, partition: TopicPartition) -> list[str]:
         """The hand-overs of a partition whose outcome the log does not have yet."""
@@ -116,6 +123,7 @@ class Outcomes:
         """Write what waits, for so long at most; what is not written stays unfinished in the log."""
         self._closing = True
         self._wanted.set()
+        self._has_enough.set()
         if self._task is None:
             return
         _, running = await asyncio.wait([self._task], timeout=within_seconds)
@@ -129,11 +137,13 @@ class Outcomes:
     async def _run(self) -> None:
         while True:
             await self._wanted.wait()
-            if not self._closing and len(self._pending) < MAX_BATCH:
-                await asyncio.sleep(self._linger_seconds)
+            if not self._closing and len(self._pending) < self._enough:
+                await self._gather()
             batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
             if not self._pending:
                 self._wanted.clear()
+            if len(self._pending) < self._enough:
+                self._has_enough.clear()
             if batch:
                 self._writing = batch
                 await self._write(batch)
@@ -141,6 +151,12 @@ class Outcomes:
                 self._written.set()
             if self._closing and not self._pending:
                 return
+
+    async def _gather(self) -> None:
+        """Let outcomes gather until they are enough, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._linger_seconds):
+                await self._has_enough.wait()
 
     async def _write(self, batch: Sequence[_Outcome]) -> None:
         appends = [append for outcome in batch for append in outcome.appends]
