@@ -3,6 +3,9 @@
 With KUBECONFIG it is that cluster, as the variables of `tests.support.cluster_place` describe it. Otherwise the tool in
 $POSTRAIL_CLUSTER_TOOL, or in ../shared/cluster, starts one, builds the images and runs pytest in its network. With neither all
 tests skip and say why.
+
+`python -m tests.cluster --start` only starts the cluster, its exit status says whether there is one;
+`--stop` ends what `--start` started.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 def main() -> int:
     """Prepare, and become pytest."""
     arguments = sys.argv[1:]
+    if arguments == ["--start"]:
+        return 0 if os.environ.get("KUBECONFIG") or cluster_tool.run("up") else 1
+    if arguments == ["--stop"]:
+        return 0 if os.environ.get("KUBECONFIG") or cluster_tool.run("down") else 1
     if not any(not argument.startswith("-") for argument in arguments):
         arguments.append("tests/cluster")
     tool = cluster_tool.find()

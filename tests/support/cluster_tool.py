@@ -1,7 +1,7 @@
 """The tool that starts a one-node cluster on this machine: where it is, and what is prepared with it before pytest runs.
 
-Its commands are `up`, `build-image`, `kafka`, `keda` and `run`. Owns nothing that a test looks at: everything is told in the
-variables of `cluster_place`. The cluster is left running, for the next run; its addresses and images, too.
+Its commands are `up`, `down`, `build-image`, `kafka`, `keda` and `run`. Owns nothing that a test looks at: everything is told
+in the variables of `cluster_place`. The cluster is left running, for the next run; its addresses and images, too.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ def find() -> Path | None:
     given = os.environ.get(VARIABLE)
     folder = Path(given) if given else ROOT.parent / "shared" / "cluster"
     return folder if (folder / "up").is_file() else None
+
+
+def run(command: str) -> bool:
+    """Run a command of the tool; False where there is no tool, or it says that it can't."""
+    tool = find()
+    return tool is not None and subprocess.run(tool / command, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def prepare(tool: Path, *, keda: bool) -> dict[str, str]:
