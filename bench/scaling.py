@@ -1,12 +1,14 @@
-"""Whether twice the processes of a service cost twice the CPU: work done per CPU second with 1, 2 and 4 of them.
+"""Whether more processes of a service do the same work with as much CPU: with 1, 2 and 4 of them.
 
 Owns: the comparison over numbers of processes. On a machine with fewer cores than processes the rate stays the same; what is
-compared is the CPU that the service takes for a message. It is taken twice: while mail comes in, where more processes each have
-less to do at a time; and while they work through what waits for them, which is what more processes are started for.
+compared is the CPU that a message takes, of that service and of the whole system, broker included: smaller pieces cost the
+neighbours, too. It is taken twice: while mail comes in, where more processes each have less to do at a time; and while they
+work through what waits for them, which is what more processes are started for.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from bench.comparison import Work, measure
 from bench.systems import PostrailOnKafka
@@ -20,39 +22,50 @@ ARGUMENTS = {"sender": ("--destination", "default")}
 ARRIVING = "as it arrives"
 WAITING = "waiting"
 
-Costs = dict[tuple[str, str], dict[int, float]]
-"""CPU milliseconds a message by (service, whether its mail arrives or waits) and number of processes."""
+
+class Cost(NamedTuple):
+    """CPU milliseconds a message."""
+
+    service: float
+    system: float
+
+
+Costs = dict[tuple[str, str], dict[int, Cost]]
+"""By (service, whether its mail arrives or waits) and number of processes."""
 
 
 def measure_scaling(work: Work, sessions: int) -> Costs:
-    """The costs of each service of SERVICES: the least of the rounds."""
+    """The costs with each service of SERVICES: those of the round in which the system's was least."""
     found: Costs = {(service, how): {} for service in SERVICES for how in (ARRIVING, WAITING)}
     for _ in range(work.rounds):
         for (service, how), costs in found.items():
             for copies in COPIES:
                 held = service if how == WAITING else None
                 measured = measure(_with(service, copies), work, sessions, held=held)
-                cost = measured.parts_cpu_seconds[service] * 1000 / measured.messages
-                costs[copies] = min(cost, costs.get(copies, cost))
-                _log.info("%d x %s, mail %s: %.3f ms CPU a message", copies, service, how, cost)
+                own = measured.parts_cpu_seconds[service] * 1000 / measured.messages
+                cost = Cost(own, measured.cpu_milliseconds_per_message)
+                costs[copies] = min(cost, costs.get(copies, cost), key=lambda one: one.system)
+                _log.info("%d x %s, mail %s: %.3f ms CPU a message, system %.3f", copies, service, how, *cost)
     return found
 
 
-def worst_deviation(found: Costs, how: str) -> float:
+def worst_deviation(found: Costs, pick: Callable[[Cost], float]) -> float:
     """How far a number of processes is from one process in work done per CPU second, as a fraction."""
-    return max(abs(costs[1] / cost - 1) for (_, one), costs in found.items() if one == how for cost in costs.values())
+    return max(abs(pick(costs[1]) / pick(cost) - 1) for costs in found.values() for cost in costs.values())
 
 
 def table(found: Costs) -> Sequence[str]:
     """Rows for a person."""
     lines = [
-        "| processes | " + " | ".join(f"{service} ms/message, mail {how}" for service, how in found) + " |",
+        "| processes | "
+        + " | ".join(f"{service}, mail {how}: its ms/message, the system's" for service, how in found)
+        + " |",
         "|---|" + "---|" * len(found),
     ]
     return [
         *lines,
         *(
-            f"| {copies} | " + " | ".join(f"{costs[copies]:.3f}" for costs in found.values()) + " |"
+            f"| {copies} | " + " | ".join("{:.3f}, {:.3f}".format(*costs[copies]) for costs in found.values()) + " |"
             for copies in COPIES
         ),
     ]
