@@ -16,16 +16,15 @@ import sys
 
 from tests.support import cluster_tool
 
+TOOL_COMMANDS = {"--start": "up", "--stop": "down"}
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 
 
 def main() -> int:
     """Prepare, and become pytest."""
     arguments = sys.argv[1:]
-    if arguments == ["--start"]:
-        return 0 if os.environ.get("KUBECONFIG") or cluster_tool.run("up") else 1
-    if arguments == ["--stop"]:
-        return 0 if os.environ.get("KUBECONFIG") or cluster_tool.run("down") else 1
+    if len(arguments) == 1 and arguments[0] in TOOL_COMMANDS:
+        return 0 if os.environ.get("KUBECONFIG") or cluster_tool.run(TOOL_COMMANDS[arguments[0]]) else 1
     if not any(not argument.startswith("-") for argument in arguments):
         arguments.append("tests/cluster")
     tool = cluster_tool.find()
