@@ -10,27 +10,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
-from postrail.cli.queue import as_waiting
-from postrail.cli.stores import inspecting
 from postrail.core.config import Config, RetryConfig
 from postrail.core.limits import Limits, message_pace
 from postrail.core.parking import Parking
 from postrail.core.retry import tier_for
-from postrail.core.topics import holds_mail
-from postrail.demo.ledger import Balance, Entry
+from postrail.demo.ledger import Balance
 from tests.support.arrivals import Arrivals
 from tests.support.chaos_source import source
 from tests.support.chaos_world import assert_even
 from tests.support.kafka import KafkaBroker
 from tests.support.kafka_chaos import figures
 from tests.support.kafka_churn import Churn, churn
+from tests.support.kafka_queue import queued
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 SLOW, OTHERS = "alpha.example", ("beta.example", "gamma.example")
@@ -111,18 +108,6 @@ async def measure(
     assert during < PATIENCE * before
     assert written.records["deferred"] <= waiting * (1 + written.seconds / rest), "what is parked does not rest"
     return written, waiting
-
-
-async def queued(world: KafkaWorld) -> Counter[Entry]:
-    """Every recipient that the queue shows, as `postrail queue` does."""
-    async with inspecting(world.config) as inspection:
-        return Counter(
-            [
-                Entry(recipient.partition("@")[0].partition(".")[0], recipient)
-                async for _, record in inspection.unfinished(holds_mail, None)
-                for recipient in as_waiting(record).recipients
-            ]
-        )
 
 
 async def lift(world: KafkaWorld) -> None:
