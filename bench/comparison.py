@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from bench import process_tree
 from bench.load import BenchmarkError, send
-from bench.neighbours import busy_neighbours
 from bench.systems import System
 from bench.workplace import prepared
 
@@ -70,13 +69,10 @@ class Measurement:
         return (self.source_cpu_seconds + self.sink_cpu_seconds) * 1000 / self.messages
 
 
-def measure(
-    system: type[System], work: Work, sessions: int, *, held: str | None = None, neighbours: int = 0
-) -> Measurement:
+def measure(system: type[System], work: Work, sessions: int, *, held: str | None = None) -> Measurement:
     """Start the system fresh, warm it up and measure it once.
 
-    `held` names a part of it that stands still until all others are done, and then works through what waits for it, with so
-    many busy neighbours beside it.
+    `held` names a part of it that stands still until all others are done, and then works through what waits for it.
 
     Raises:
         BenchmarkError: it did not start, refused, lost or repeated a message.
@@ -97,8 +93,7 @@ def measure(
             if held is not None:
                 _wait_for_rest(subject)
                 subject.let_go(held)
-            with busy_neighbours(neighbours):
-                sink.wait_for(expected, _STALL_SECONDS)
+            sink.wait_for(expected, _STALL_SECONDS)
             ended_at_seconds = sink.changed_at_seconds()
             time.sleep(_SETTLE_SECONDS)
         cpu_after, sink_after = process_tree.cpu_seconds(roots), sink.cpu_seconds()

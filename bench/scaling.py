@@ -2,9 +2,8 @@
 
 Owns: the comparison over numbers of processes. On a machine with fewer cores than processes the rate stays the same; what is
 compared is the CPU that a message takes, of that service and of the whole system, broker included: smaller pieces cost the
-neighbours, too. It is taken three times: while mail comes in, where more processes each have less to do at a time; while they
-work through what waits for them, which is what more processes are started for; and so again with as many other busy processes
-beside them as make four in all, because four busy processes on two cores slow each other whatever they do.
+neighbours, too. It is taken twice: while mail comes in, where more processes each have less to do at a time; and while they
+work through what waits for them, which is what more processes are started for.
 """
 
 import logging
@@ -22,7 +21,6 @@ ARGUMENTS = {"sender": ("--destination", "default")}
 """A sender serves one destination group, as the operator starts them; all this mail is for that of the other sites."""
 ARRIVING = "as it arrives"
 WAITING = "waiting"
-ALIKE = "waiting, four busy in all"
 
 
 class Cost(NamedTuple):
@@ -33,18 +31,17 @@ class Cost(NamedTuple):
 
 
 Costs = dict[tuple[str, str], dict[int, Cost]]
-"""By (service, how its mail comes) and number of processes."""
+"""By (service, whether its mail arrives or waits) and number of processes."""
 
 
 def measure_scaling(work: Work, sessions: int) -> Costs:
     """The costs with each service of SERVICES: those of the round in which the system's was least."""
-    found: Costs = {(service, how): {} for service in SERVICES for how in (ARRIVING, WAITING, ALIKE)}
+    found: Costs = {(service, how): {} for service in SERVICES for how in (ARRIVING, WAITING)}
     for _ in range(work.rounds):
         for (service, how), costs in found.items():
             for copies in COPIES:
-                held = None if how == ARRIVING else service
-                beside = COPIES[-1] - copies if how == ALIKE else 0
-                measured = measure(_with(service, copies), work, sessions, held=held, neighbours=beside)
+                held = service if how == WAITING else None
+                measured = measure(_with(service, copies), work, sessions, held=held)
                 own = measured.parts_cpu_seconds[service] * 1000 / measured.messages
                 cost = Cost(own, measured.cpu_milliseconds_per_message)
                 costs[copies] = min(cost, costs.get(copies, cost), key=lambda one: one.system)
@@ -52,10 +49,9 @@ def measure_scaling(work: Work, sessions: int) -> Costs:
     return found
 
 
-def worst_deviation(found: Costs, how: str, pick: Callable[[Cost], float]) -> float:
+def worst_deviation(found: Costs, pick: Callable[[Cost], float]) -> float:
     """How far a number of processes is from one process in work done per CPU second, as a fraction."""
-    compared = [costs for (_, came), costs in found.items() if came == how]
-    return max(abs(pick(costs[1]) / pick(cost) - 1) for costs in compared for cost in costs.values())
+    return max(abs(pick(costs[1]) / pick(cost) - 1) for costs in found.values() for cost in costs.values())
 
 
 def table(found: Costs) -> Sequence[str]:

@@ -1,7 +1,8 @@
 """Fault 15: one destination takes connections and says nothing, with a long queue; the others' mail is as quick as before.
 
 With the back-offs and tiers of the default configuration, and in three phases: while the queue is taken in, while it waits, and
-while what waits comes back to its sender for the first time. At the end the queue is looked at, message for message.
+while what waits comes back to its sender. The first is printed and not judged: the submissions alone may take all that the
+machine can do. At the end the queue is looked at, message for message.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ MEASURED, WINDOW = 150, 50
 PATIENCE = 10
 """How many times slower than before is certainly wrong; the shares that are printed should be 2 or less on a quiet machine."""
 RETRY = RetryConfig()
-BACK_OFF_SECONDS = RETRY.site_backoff_seconds[0]
+FIRST_SECONDS, SECOND_SECONDS = RETRY.site_backoff_seconds[:2]
 RETRIED_SECONDS = 40.0
-"""How long the first return is watched: its mail comes in the order and at the pace in which it was parked."""
+"""What is allowed for trying the site and for jitter; what was parked comes back at the pace at which it was parked."""
 OVERRIDES = {"delivery": {"timeouts": {"greeting_seconds": 5}, "retry": RETRY.model_dump(mode="json")}}
 
 
@@ -66,11 +67,12 @@ async def test_a_black_hole_with_a_long_queue_delays_nobody_else(
         took = time.monotonic() - began
         await measure("waiting", lambda: False)
         waiting = world.books.ledger.open_count
-        await asyncio.sleep(max(0.0, began + BACK_OFF_SECONDS - time.monotonic()))
-        before_return = (await churn(world)).since(written).records["due"]
-        watched_until = time.monotonic() + RETRIED_SECONDS + took
+        returns_after = FIRST_SECONDS if took < FIRST_SECONDS else FIRST_SECONDS + SECOND_SECONDS
+        await asyncio.sleep(max(0.0, began + returns_after - time.monotonic()))
+        came_before = (await churn(world)).since(written).records["due"]
+        watched_until = began + returns_after + took + RETRIED_SECONDS
         await measure("coming back", lambda: time.monotonic() < watched_until)
-        came_back = (await churn(world)).since(written).records["due"] - before_return
+        came_back = (await churn(world)).since(written).records["due"] - came_before
         await world.stop()
         shown = await queued(world)
         balance = world.books.ledger.balance(shown)
@@ -87,5 +89,5 @@ async def test_a_black_hole_with_a_long_queue_delays_nobody_else(
         assert waiting >= BACKLOG
         assert came_back >= min(BACKLOG, 4000) // 2, "nothing came back: the run proves little"
         assert shown.total() == len(shown) == balance.queued, "something waits twice, or was delivered and waits"
-        assert all(p99(found) < PATIENCE * before for found in taken.values())
+        assert max(p99(taken["waiting"]), p99(taken["coming back"])) < PATIENCE * before
         assert_even(world, balance)
