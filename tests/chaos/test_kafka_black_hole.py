@@ -2,7 +2,8 @@
 
 With the back-offs and tiers of the default configuration, and in three phases: while the queue is taken in, while it waits, and
 while what waits comes back to its sender. The first is printed and not judged: the submissions alone may take all that the
-machine can do. At the end the queue is looked at, message for message.
+machine can do. At the end the queue is looked at, message for message. That all of it arrives once the destination answers is a
+run of its own, with short tiers and little memory, in which what is parked goes round all the time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from postrail.core.config import RetryConfig
+from postrail.demo.receivers import Behaviour
 from tests.support.arrivals import Arrivals, p99
 from tests.support.chaos_behaviours import HangsAt
 from tests.support.chaos_source import source
@@ -23,7 +25,7 @@ from tests.support.kafka import KafkaBroker
 from tests.support.kafka_chaos import figures
 from tests.support.kafka_churn import churn
 from tests.support.kafka_queue import queued
-from tests.support.kafka_world import kafka_world
+from tests.support.kafka_world import KafkaWorld, kafka_world
 
 HOLE, OTHERS = "alpha.example", ("beta.example", "gamma.example")
 BACKLOG = int(os.environ.get("CHAOS_BACKLOG", "4000"))
@@ -35,7 +37,19 @@ RETRY = RetryConfig()
 FIRST_SECONDS, SECOND_SECONDS = RETRY.site_backoff_seconds[:2]
 RETRIED_SECONDS = 40.0
 """What is allowed for trying the site and for jitter; what was parked comes back at the pace at which it was parked."""
-OVERRIDES = {"delivery": {"timeouts": {"greeting_seconds": 5}, "retry": RETRY.model_dump(mode="json")}}
+TIMEOUTS = {"greeting_seconds": 5}
+RESTING = {"delivery": {"timeouts": TIMEOUTS, "retry": RETRY.model_dump(mode="json")}}
+SITE_QUEUE, GOING_ROUND = 500, min(BACKLOG, 4000)
+SHORT = {name: [2, 15] for name in ("delays_seconds", "tiers_seconds", "site_backoff_seconds")}
+ROUND = {"delivery": {"timeouts": TIMEOUTS, "retry": SHORT, "max_in_memory": 1000, "max_site_queue": SITE_QUEUE}}
+
+
+def behave(world: KafkaWorld, behaviour: Behaviour) -> None:
+    """From now on the hole answers like this, on connections that are open, too."""
+    hole = world.receivers[HOLE]
+    hole.behaviour = behaviour
+    for session in list(hole.sessions):
+        session.cut()
 
 
 @pytest.mark.slow
@@ -43,7 +57,7 @@ OVERRIDES = {"delivery": {"timeouts": {"greeting_seconds": 5}, "retry": RETRY.mo
 async def test_a_black_hole_with_a_long_queue_delays_nobody_else(
     kafka_broker: KafkaBroker, kafka_prefix: str, figure: Callable[[str], None]
 ) -> None:
-    async with kafka_world(kafka_broker.bootstrap, kafka_prefix, overrides=OVERRIDES) as world:
+    async with kafka_world(kafka_broker.bootstrap, kafka_prefix, overrides=RESTING) as world:
         arrivals = Arrivals(world)
         taken: dict[str, list[float]] = {}
 
@@ -55,10 +69,7 @@ async def test_a_black_hole_with_a_long_queue_delays_nobody_else(
         await world.start()
         await world.injector.submit(50)
         await measure("before", lambda: False)
-        hole = world.receivers[HOLE]
-        hole.behaviour = HangsAt("greeting")
-        for session in list(hole.sessions):
-            session.cut()
+        behave(world, HangsAt("greeting"))
         began, written = time.monotonic(), await churn(world)
         async with source(
             world.injector, count=BACKLOG, domains=[HOLE], sizes_bytes=(2000,), sessions=SESSIONS
@@ -90,4 +101,29 @@ async def test_a_black_hole_with_a_long_queue_delays_nobody_else(
         assert came_back >= min(BACKLOG, 4000) // 2, "nothing came back: the run proves little"
         assert shown.total() == len(shown) == balance.queued, "something waits twice, or was delivered and waits"
         assert max(p99(taken["waiting"]), p99(taken["coming back"])) < PATIENCE * before
+        assert_even(world, balance)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_what_waited_for_a_black_hole_arrives_once_it_answers(
+    kafka_broker: KafkaBroker, kafka_prefix: str, figure: Callable[[str], None]
+) -> None:
+    async with kafka_world(kafka_broker.bootstrap, kafka_prefix, overrides=ROUND) as world:
+        await world.start()
+        await world.injector.submit(50)
+        behave(world, HangsAt("greeting"))
+        written = await churn(world)
+        async with source(
+            world.injector, count=GOING_ROUND, domains=[HOLE], sizes_bytes=(2000,), sessions=SESSIONS
+        ) as filling:
+            await world.until("the queue is accepted", lambda: filling.ended, 120)
+        await world.routed()
+        while (await churn(world)).since(written).records["deferred"] < GOING_ROUND - SITE_QUEUE:  # noqa: ASYNC110  # another process tells
+            await asyncio.sleep(0.5)
+        waiting = world.books.ledger.open_count
+        behave(world, Behaviour())
+        balance = await world.settle(150)
+        figure(figures(f"fault 15, all {waiting} that waited for a black hole", world, balance))
+        assert waiting >= GOING_ROUND
         assert_even(world, balance)
