@@ -8,6 +8,7 @@ arrives.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import yaml
 from postrail.core.config import Config, RetryConfig
 from postrail.core.limits import Limits, message_pace
 from postrail.core.parking import Parking
-from postrail.core.retry import tier_for
+from postrail.core.retry import turn
 from postrail.demo.ledger import Balance
 from tests.support.arrivals import Arrivals
 from tests.support.chaos_source import source
@@ -56,10 +57,9 @@ def overrides(tiers: tuple[float, ...] | None) -> dict[str, Any]:
 
 
 def rest_seconds(config: Config) -> float:
-    """How long what is parked rests in the log at least: behind a full queue, and whatever the jitter."""
+    """How long what is parked rests in the log at least: behind a full queue."""
     retry, each = config.delivery.retry, message_pace(Limits(messages_per_second=A_SECOND), 1).interval_seconds
-    turn_seconds = Parking(retry.tiers_seconds[0]).behind(SITE_QUEUE * each, each, 0.0)
-    return tier_for(turn_seconds, retry.tiers_seconds) * (1 - retry.jitter)
+    return turn(Parking().behind(SITE_QUEUE * each, each, 0.0), retry, 0.0, math.inf).due_at
 
 
 async def fill(world: KafkaWorld) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -106,16 +107,18 @@ async def test_an_unreachable_site_is_left_alone(tmp_path: Path) -> None:
         assert await sender.committed_everything()
 
 
-async def test_a_long_queue_for_an_unreachable_site_is_spread_over_the_tiers(tmp_path: Path) -> None:
+async def test_a_long_queue_for_an_unreachable_site_comes_back_one_by_one(tmp_path: Path) -> None:
     config = sender_config(tmp_path, default_limits={"messages_per_second": 2})
-    tiers = config.delivery.retry.tiers_seconds
+    shortest = config.delivery.retry.tiers_seconds[0]
     async with sending(tmp_path, config) as sender:
         await sender.put(*((a_delivery(1, f"u{number}@example.com"), BODY) for number in range(300)))
-        events = await sender.events(300)
-        parked = of_type(events, EventType.PARKED)
-        soon = [event for event in parked if event.due_at - event.at <= tiers[0]]
+        parked = of_type(await sender.events(300), EventType.PARKED)
         assert len(parked) >= 298
-        assert 60 <= len(soon) <= 180, "as many as the site can take within the first tier come back with its next try"
+        waits = [event.due_at - event.at for event in parked]
+        assert min(waits) == pytest.approx(shortest)
+        within_a_second = Counter(int(wait) for wait in waits if wait > shortest * 1.1)
+        assert max(within_a_second.values()) <= 4, "the site's limit is 2 a second"
+        assert shortest + 120 < max(waits) < shortest + 180
 
 
 async def test_a_slow_sites_overflow_is_parked(tmp_path: Path) -> None:

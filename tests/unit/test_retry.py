@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postrail.core.config import RetryConfig
-from postrail.core.retry import GiveUp, RetryAt, next_attempt, tier_for, wait
+from postrail.core.retry import GiveUp, RetryAt, next_attempt, tier_for, turn, wait
 
 POLICY = RetryConfig()
 FAR = 1e9
@@ -77,3 +77,21 @@ def test_a_message_that_fails_always_ends() -> None:
 def test_waiting_for_a_site_is_clamped_too() -> None:
     assert wait(3600, POLICY, NOW, 0.0, NOW + 500) == RetryAt(NOW + 300, 300)
     assert wait(10, POLICY, NOW, 0.0, NOW - 5) == RetryAt(NOW, 60)
+
+
+def test_what_waits_for_its_turn_waits_just_so_long() -> None:
+    deadline = NOW + 5 * DAY
+    assert turn(400, POLICY, NOW, deadline) == RetryAt(NOW + 400, 900)
+    assert turn(0.01, POLICY, NOW, deadline) == RetryAt(NOW + 60, 60)
+    assert [turn(seconds, POLICY, NOW, deadline).due_at - NOW for seconds in (299, 300, 329, 331)] == [
+        299,
+        300,
+        300,
+        331,
+    ]
+    assert turn(DAY, POLICY, NOW, deadline) == RetryAt(NOW + 14400, 14400)
+
+
+def test_a_turn_after_the_deadline_is_looked_at_before() -> None:
+    assert turn(3600, POLICY, NOW, NOW + 500) == RetryAt(NOW + 300, 300)
+    assert turn(10, POLICY, NOW, NOW + 30) == RetryAt(NOW + 30, 60)

@@ -209,10 +209,10 @@ def test_parked_counts_no_attempt_and_keeps_its_id() -> None:
     of = delivery(ANN, BOB)
     settlement = park(of, 1000.0, "the site takes no more now", POLICY, now=START + 5)
     ((tier, waiting),) = settlement.deferred
-    assert (tier, waiting.due_at) == (3600.0, START + 3605)
+    assert (tier, waiting.due_at) == (3600.0, START + 1005)
     assert waiting.delivery == replace(of, parks=1)
     event = only(settlement, EventType.PARKED)
-    assert (event.attempt, event.due_at, event.detail) == (0, START + 3605, "the site takes no more now")
+    assert (event.attempt, event.due_at, event.detail) == (0, START + 1005, "the site takes no more now")
 
 
 def test_each_parking_counts_until_the_next_attempt() -> None:

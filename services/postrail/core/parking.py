@@ -6,18 +6,17 @@ delivery then waits is decided by `postrail.core.retry`.
 
 from __future__ import annotations
 
+RETURN_SECONDS = 0.01
+"""What lies at least between two that come back to a site that was left alone, whatever its limits allow (by default they allow
+as many): it may well be down still, and then each of them goes the whole way for nothing, beside other sites' mail."""
+
 
 class Parking:
-    """The line of those parked for one site.
+    """The line of those parked for one site."""
 
-    Args:
-        patience_seconds: what a delivery waits in the shortest tier anyway.
-    """
+    __slots__ = ("_free_at",)
 
-    __slots__ = ("_free_at", "_patience_seconds")
-
-    def __init__(self, patience_seconds: float) -> None:
-        self._patience_seconds = patience_seconds
+    def __init__(self) -> None:
         self._free_at = 0.0
 
     def behind(self, queue_seconds: float, each_seconds: float, now: float) -> float:
@@ -34,8 +33,7 @@ class Parking:
     def blocked(self, blocked_seconds: float, each_seconds: float, now: float) -> float:
         """Join the line of a site that is left alone for `blocked_seconds`; returns for how long to park.
 
-        Only as long as the site is left alone, while those in front can be sent soon after that; otherwise until one's turn. So a
-        long line is spread over the tiers, and not all of it is looked at anew each time that a site which is down is tried.
+        One's turn comes after that, at the pace of the line. So a site that is down meets, each time that it is tried, those
+        whose turn it is, and not all that waits.
         """
-        turn_seconds = self.behind(blocked_seconds, each_seconds, now)
-        return turn_seconds if turn_seconds - blocked_seconds > self._patience_seconds else blocked_seconds
+        return self.behind(blocked_seconds, max(each_seconds, RETURN_SECONDS), now)

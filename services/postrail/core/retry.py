@@ -2,9 +2,9 @@
 
 Owns the arithmetic of delays, tiers and the deadline. Knows nothing of replies (`verdicts`) or records (`settle`).
 
-A tier's topic is in due order by construction: what enters a tier of T seconds at `now` is due within
-(now + T·(1 - jitter), now + T]. The one exception is the last check before the deadline, which may be due earlier and so be
-looked at up to the shortest tier late.
+A tier's topic is nearly in due order by construction: what enters a tier of T seconds at `now` is due within
+(now + T·(1 - jitter), now + T]. Due earlier are what is parked until its turn, and the last check before the deadline. Those
+come late where more waits before them than the scheduler reads ahead, but within T of their entry.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from postrail.core.config import RetryConfig
+
+EARLY_SHARE = 0.1
+"""By how much of a tier a turn is taken too early rather than in the next tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,18 @@ def wait(delay_seconds: float, policy: RetryConfig, now: float, jitter: float, e
         if not tier:
             return RetryAt(max(now, expires_at), policy.tiers_seconds[0])
     return RetryAt(now + tier * (1.0 - policy.jitter * jitter), tier)
+
+
+def turn(wait_seconds: float, policy: RetryConfig, now: float, expires_at: float) -> RetryAt:
+    """Where something waits for its turn: for just so long, but not less than the shortest tier, nor more than the longest.
+
+    A turn that comes little after a tier's end is taken at its end, since in the next tier most are due much later. When the
+    deadline is nearer than the turn, as `wait`.
+    """
+    seconds = max(wait_seconds, policy.tiers_seconds[0])
+    tier = tier_for(seconds / (1.0 + EARLY_SHARE), policy.tiers_seconds)
+    seconds = min(seconds, tier)
+    return RetryAt(now + seconds, tier) if now + seconds <= expires_at else wait(seconds, policy, now, 0.0, expires_at)
 
 
 def tier_for(delay_seconds: float, tiers_seconds: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from postrail.core.dsn import Action, Notice, RecipientStatus
 from postrail.core.identity import delivery_id, notice_id
 from postrail.core.records import BlobRef, Deferred, Delivery, Event, EventType, Notify, Recipient, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
-from postrail.core.retry import GiveUp, RetryAt, next_attempt, wait
+from postrail.core.retry import GiveUp, RetryAt, next_attempt, turn
 from postrail.core.verdicts import enhanced_status
 
 EXPIRED_STATUS = "5.4.7"
@@ -123,16 +123,13 @@ def expire(delivery: Delivery, policy: Policy, *, now: float, original_body: byt
     return settling.result()
 
 
-def park(
-    delivery: Delivery, wait_seconds: float, reason: str, policy: Policy, *, now: float, jitter: float = 0.0
-) -> Settlement:
+def park(delivery: Delivery, wait_seconds: float, reason: str, policy: Policy, *, now: float) -> Settlement:
     """Keep a delivery that its site cannot take now. No attempt is counted, so its id stays; the parking is.
 
     Args:
-        wait_seconds: about how long; at most until the deadline.
+        wait_seconds: until its turn, as `retry.turn` understands it.
     """
-    expires_at = delivery.envelope.expires_at
-    when = wait(wait_seconds, policy.retry, now, jitter, expires_at)
+    when = turn(wait_seconds, policy.retry, now, delivery.envelope.expires_at)
     addresses = tuple([recipient.address for recipient in delivery.envelope.recipients])
     event = _event(
         delivery,

@@ -1,8 +1,9 @@
 """The next records of a tier, ordered by when they are due.
 
-Owns the bounded window over the front of a tier's topic. A tier is in due order except for the jitter of its delays, so its
-front holds what is due first or nearly so; the window puts that in order. Pure: clocks are arguments. What lies behind the
-window stays in the log and costs nothing. Its neighbour `postrail.scheduler.tier` fills and empties it.
+Owns the bounded window over the front of a tier's topic. A tier is in due order except for the jitter of its delays and for
+what is parked until its turn, so its front holds what is due first or nearly so; the window puts that in order. Pure: clocks
+are arguments. What lies behind the window stays in the log and costs nothing. Its neighbour `postrail.scheduler.tier` fills and
+empties it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,19 @@ class Connection:
         used: transactions so far.
     """
 
-    __slots__ = ("_blobs", "_idle", "_queue", "_slot", "_stopping", "bundle", "session", "task", "used")
+    __slots__ = (
+        "_blobs",
+        "_idle",
+        "_idle_timer",
+        "_idle_until",
+        "_queue",
+        "_slot",
+        "_stopping",
+        "bundle",
+        "session",
+        "task",
+        "used",
+    )
 
     def __init__(self, queue: SiteQueue, bundle: Bundle, slot: Slot, blobs: BlobStore) -> None:
         self.bundle = bundle
@@ -81,6 +93,8 @@ class Connection:
         self._slot = slot
         self._blobs = blobs
         self._idle: asyncio.Future[Job | None] | None = None
+        self._idle_until = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     @property
@@ -103,6 +117,8 @@ class Connection:
         finally:
             if self.session is not None:
                 self.session.wire.abort() if self.session.machine.state is not State.CLOSED else self.session.wire.close()
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
             self._slot.release()
             self._queue.connection_closed(self)
 
@@ -157,13 +173,29 @@ class Connection:
         if self.session is not None and self.session.wire.broken is not None:
             self._idle = None
             return None
-        timer = loop.call_later(self._queue.idle_seconds(), self._closed_while_idle)
+        self._idle_until = loop.time() + self._queue.idle_seconds()
+        if self._idle_timer is None or self._idle_timer.when() > self._idle_until:
+            self._set_idle_timer(loop)
         self._queue.went_idle(self)
         try:
             return await idle
         finally:
-            timer.cancel()
             self._queue.no_longer_idle(self)
+
+    def _set_idle_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all idle times, moved when it fires too early: most last for a fraction of what is allowed."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = loop.call_at(self._idle_until, self._look_whether_idle, loop)
+
+    def _look_whether_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._idle_timer = None
+        if self._idle is None:
+            return
+        if loop.time() < self._idle_until:
+            self._set_idle_timer(loop)
+        else:
+            self._closed_while_idle()
 
     def _closed_while_idle(self) -> None:
         if self._idle is not None:

@@ -146,7 +146,7 @@ class Settler:
 
     def park(self, job: Job, wait_seconds: float, reason: str) -> None:
         """Keep the delivery for about so long, without an attempt. One that has recipients decided is settled instead."""
-        settlement = park(job.delivery, wait_seconds, reason, self._policy, now=self._clock(), jitter=self._jitter())
+        settlement = park(job.delivery, wait_seconds, reason, self._policy, now=self._clock())
         self._record(job, settlement, job.body)
 
     def _record(self, job: Job, settlement: Settlement, body: Body | None) -> None:

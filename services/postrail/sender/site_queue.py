@@ -54,7 +54,6 @@ class Owner(Protocol):
     clock: Callable[[], float]
     shares: int
     back_off_seconds: tuple[float, ...]
-    slow_seconds: float
     timeouts: TimeoutsConfig
 
     def queue_is_idle(self, queue: SiteQueue) -> None:
@@ -103,7 +102,7 @@ class SiteQueue:
         self._openings = connection_pace(limits, owner.shares)
         self._opening = replace(opening, before_connect=self._wait_for_connection)
         self._throughput = Throughput(self._messages.interval_seconds, self._loop.time())
-        self._parking = Parking(owner.slow_seconds)
+        self._parking = Parking()
         self._back_off = BackOff(owner.back_off_seconds)
         self._allowed = limits.connections
         self._careful_until = 0.0
@@ -248,7 +247,7 @@ class SiteQueue:
 
     def pump(self) -> None:
         """Give waiting deliveries to idle connections, and open connections for the rest."""
-        if self._is_stale():
+        if not self.backlog.depth or self._is_stale():
             return
         while self._idle and self.backlog.depth and not self._stopping:
             now = self._loop.time()
