@@ -42,6 +42,22 @@ async def test_a_connection_ends_after_its_share_of_messages(tmp_path: Path) -> 
         assert all(session.lines[-1] == "QUIT" for session in server.sessions[:2])
 
 
+async def test_an_idle_connection_is_kept_for_its_time_after_each_message_and_then_ended(tmp_path: Path) -> None:
+    config = sender_config(tmp_path, timeouts={"idle_seconds": 1.5}, default_limits={"connections": 1})
+    async with scripted() as server, sending(tmp_path, config) as sender:
+        for number in range(3):  # the second and the third time lie within the one begun before
+            await sender.put((a_delivery(server.port, f"u{number}@example.com"), BODY))
+            await sender.events(number + 1, group=f"after {number}")
+            await asyncio.sleep(0.7)
+        (session,) = server.sessions
+        assert server.messages == 3
+        assert not session.ended_by_client, "0.7 s after the last message"
+        ended_by = time.monotonic() + 5
+        while not session.ended_by_client:
+            assert time.monotonic() < ended_by
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("pipelining", [True, False])
 async def test_mixed_answers_are_each_recipients_own(tmp_path: Path, pipelining: bool) -> None:
     ehlo = ["250-x\r\n250-PIPELINING\r\n250 DSN"] if pipelining else ["250 x"]

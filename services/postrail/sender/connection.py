@@ -74,6 +74,7 @@ class Connection:
         "_blobs",
         "_idle",
         "_idle_timer",
+        "_idle_timer_at",
         "_idle_until",
         "_queue",
         "_slot",
@@ -94,7 +95,8 @@ class Connection:
         self._blobs = blobs
         self._idle: asyncio.Future[Job | None] | None = None
         self._idle_until = 0.0
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.Handle | None = None
+        self._idle_timer_at = 0.0
         self._stopping = False
 
     @property
@@ -174,7 +176,7 @@ class Connection:
             self._idle = None
             return None
         self._idle_until = loop.time() + self._queue.idle_seconds()
-        if self._idle_timer is None or self._idle_timer.when() > self._idle_until:
+        if self._idle_timer is None or self._idle_timer_at > self._idle_until:
             self._set_idle_timer(loop)
         self._queue.went_idle(self)
         try:
@@ -186,13 +188,14 @@ class Connection:
         """One timer for all idle times, moved when it fires too early: most last for a fraction of what is allowed."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
-        self._idle_timer = loop.call_at(self._idle_until, self._look_whether_idle, loop)
+        self._idle_timer_at = self._idle_until
+        self._idle_timer = loop.call_at(self._idle_timer_at, self._look_whether_idle, loop)
 
     def _look_whether_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         self._idle_timer = None
         if self._idle is None:
             return
-        if loop.time() < self._idle_until:
+        if loop.time() < self._idle_until - 0.001:
             self._set_idle_timer(loop)
         else:
             self._closed_while_idle()
