@@ -141,7 +141,7 @@ def _destination_ready(item: Item[Any], objects: Objects, made: Composition) -> 
     if (fault := made.faults.get(item.key)) is not None:
         return _false(ConditionType.READY, fault.reason, fault.message)
     if item.spec is not None and item.spec.limits.suspend:
-        text = "nothing is sent to it (spec.limits.suspend); mail waits, and goes within minutes of the end of it"
+        text = "nothing is sent to it (spec.limits.suspend); mail waits, and goes from minutes after the end of it on"
         return _false(ConditionType.READY, Reason.SUSPENDED, text)
     if pools := delivering(objects, made):
         return _true(ConditionType.READY, Reason.READY, f"the senders of {', '.join(pools)} keep to it")

@@ -284,7 +284,8 @@ class SourceLimits(Section):
     tls_required: bool | None = None
     """True lets mail wait rather than send it in clear."""
     suspend: bool | None = None
-    """True sends nothing there: mail is parked, and goes within minutes of the end of it, at the pace of the other limits."""
+    """True sends nothing there: mail is parked, and goes from minutes after the end of it on, as the other limits allow, but 50 a
+    second at most."""
 
 
 class LimitsConfig(SourceLimits):
