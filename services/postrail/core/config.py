@@ -284,7 +284,7 @@ class SourceLimits(Section):
     tls_required: bool | None = None
     """True lets mail wait rather than send it in clear."""
     suspend: bool | None = None
-    """True sends nothing there: mail is parked, and goes from minutes after the end of it on, as the other limits allow, but 50 a
+    """True sends nothing there: mail is parked, and goes from minutes after the end of it on, as the other limits allow, but 25 a
     second at most."""
 
 

@@ -6,7 +6,7 @@ delivery then waits is decided by `postrail.core.retry`.
 
 from __future__ import annotations
 
-RETURN_SECONDS = 1 / 50
+RETURN_SECONDS = 1 / 25
 """What lies at least between two that come back to a site that was left alone, whatever its limits allow: it may well be down
 still, and then each of them goes the whole way for nothing, beside other sites' mail."""
 
