@@ -37,8 +37,9 @@ INGRESS = f"{RELEASE}-ingress"
 OURS = f"app.kubernetes.io/instance={RELEASE}"
 KAFKA_PROPERTIES = "auto.create.topics.enable=false\noffsets.retention.minutes=20160\nlog.flush.interval.messages=1"
 
-
 QUIET_LOOKS = 4
+GONE_SECONDS = 400.0
+"""Pods that have lost their Kafka take all of their grace period, and the cluster looks at a namespace less and less often."""
 
 
 def component(name: str) -> str:
@@ -202,12 +203,18 @@ class Release:
         for kind in ("senderpools", "ippools"):  # nobody is there to say that they may go
             for body in self.kubectl.every(kind):
                 self.kubectl.patch(kind, body["metadata"]["name"], {"metadata": {"finalizers": None}})
-        for namespace in (self.place.namespace, self.place.senders_namespace):
-            self.kubectl.delete("namespace", namespace, "--wait=true", "--timeout=110s")
+        namespaces = (self.place.namespace, self.place.senders_namespace)
+        for namespace in namespaces:
+            self.kubectl.delete("namespace", namespace, "--wait=false")
+        for namespace in namespaces:
+            eventually(f"the end of namespace {namespace}", partial(self._is_gone, namespace), GONE_SECONDS, every=2.0)
         self.kubectl.delete("persistentvolume", self.place.namespace, "--wait=false")
         if self.place.volumes is not None:
             shutil.rmtree(self.place.volumes, ignore_errors=True)
         self.kubectl("label", "node", self.node(), f"{self.node_label}-")
+
+    def _is_gone(self, namespace: str) -> bool:
+        return self.kubectl.get("namespace", namespace) is None
 
 
 def new_key() -> str:
