@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+from prometheus_client import REGISTRY
+
+from postrail.core.records import Deferred
 from postrail.log.interface import Append, LogFull, LogUnavailable, TopicPartition
 from postrail.log.progress import Progress
 from postrail.scheduler.tier import TierReader
 from postrail.shell.context import Context
+from postrail.wire import codec
 from tests.support.memory_log import MemoryLog
-from tests.support.stage_setting import deferral
+from tests.support.stage_setting import deferral, delivery
 
 
 async def test_log_that_takes_nothing_is_tried_until_it_does() -> None:
@@ -30,3 +36,21 @@ async def test_log_that_takes_nothing_is_tried_until_it_does() -> None:
     assert len(log.topics["due.urgent"]) == 3
     assert log.progress["scheduler", TopicPartition("deferred.1s", 0)] == Progress(3)
     assert log.stores == 2
+
+
+@pytest.mark.parametrize(("parks", "late_seconds"), [(0, 5.0), (1, 0.0)])
+async def test_what_is_parked_until_its_turn_is_late_only_after_the_end_of_its_tier(
+    parks: int, late_seconds: float
+) -> None:
+    log, tier = MemoryLog(), 60.0 + parks
+    name = "postrail_scheduler_lag_seconds_sum"
+    now = time.time()
+    waiting = Deferred(replace(delivery(), parks=parks), now - 10.0, now - 5.0, "busy")
+    await log.append([Append(f"deferred.{tier:g}s", b"key", codec.encode_deferred(waiting), b"body")])
+    reader = TierReader(cast("Context", SimpleNamespace(log=log, clock=time.time)), tier)
+    await reader.start()
+    async with asyncio.timeout(20):
+        while "due.urgent" not in log.topics:  # noqa: ASYNC110  # the log in memory has no event for this
+            await asyncio.sleep(0.01)
+    await reader.drain()
+    assert REGISTRY.get_sample_value(name, {"tier": f"{tier:g}"}) == pytest.approx(late_seconds, abs=3.0)

@@ -14,7 +14,7 @@ FIRST, SECOND = TopicPartition("deferred.60s", 0), TopicPartition("deferred.60s"
 
 def waiting(due_at: float, *, latest: float = 1e9, partition: TopicPartition = FIRST, size_bytes: int = 10) -> Waiting:
     order = next(ORDER)
-    return Waiting(due_at, order, latest, partition, order, Append("due.bulk", b"key", bytes(size_bytes)))
+    return Waiting(due_at, order, latest, partition, order, Append("due.bulk", b"key", bytes(size_bytes)), due_at)
 
 
 def filled(*records: Waiting) -> Window:

@@ -30,8 +30,9 @@ LOG = logs.logger("scheduler")
 
 # Deliveries handed back to routing. tier: the tier's seconds. Nothing to alert on by itself.
 DUE = Counter("postrail_scheduler_due_total", "Deliveries whose time had come.", ["tier"])
-# How long after its time a delivery was handed back. tier: the tier's seconds. Alert when the 99th percentile exceeds a fifth of
-# the tier for 10 minutes: retries come late because the log or this process is too slow.
+# How long after its time a delivery was handed back; after the end of the tier, where it was parked there until its turn.
+# tier: the tier's seconds. Alert when the 99th percentile exceeds a fifth of the tier for 10 minutes: retries come late because
+# the log or this process is too slow.
 LAG = Histogram(
     "postrail_scheduler_lag_seconds",
     "Time from when a delivery was due to when it was handed back.",
@@ -147,13 +148,16 @@ class TierReader:
             deferred = deferred_of(record)
         except codec.UndecodableRecord as error:
             due_at, append = now, self._dead_letter(record, str(error), now)
+            late_from = now
         else:
             due_at = deferred.due_at
+            is_parked = deferred.delivery.parks > 0
+            late_from = max(due_at, deferred.deferred_at + self._tier_seconds) if is_parked else due_at
             topic = topics.laned(topics.DUE, deferred.delivery.envelope.lane)
             value = codec.encode_delivery(deferred.delivery)
             append = Append(topic, record.key, value, record.body, deferred.delivery)
         latest = time.monotonic() + min(max(due_at - now, 0.0), self._tier_seconds)
-        self._window.add(Waiting(due_at, next(self._order), latest, partition, record.offset, append))
+        self._window.add(Waiting(due_at, next(self._order), latest, partition, record.offset, append, late_from))
 
     def _dead_letter(self, record: Record, reason: str, now: float) -> Append:
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
@@ -177,7 +181,7 @@ class TierReader:
         self._trouble = ""
         self._due_metric.inc(len(due))
         for waiting in due:
-            self._lag_metric.observe(max(now - waiting.due_at, 0.0))
+            self._lag_metric.observe(max(now - waiting.late_from, 0.0))
         self._pause_and_resume(consumer)
 
     async def _store(self, due: Sequence[Waiting]) -> None:

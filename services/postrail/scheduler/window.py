@@ -20,7 +20,8 @@ MAX_BYTES = 4 << 20
 class Waiting(NamedTuple):
     """A record that waits in memory; sorted by `due_at`, then by its order of reading.
 
-    `due_at` is Unix time. `latest` is on a clock that never goes back: then it is due whatever the other clock says.
+    `due_at` and `late_from` are Unix time. `latest` is on a clock that never goes back: then it is due whatever the other clock
+    says.
     """
 
     due_at: float
@@ -29,6 +30,7 @@ class Waiting(NamedTuple):
     partition: TopicPartition
     offset: int
     append: Append
+    late_from: float
 
 
 class Window:
