@@ -16,7 +16,6 @@ from collections.abc import Callable
 import pytest
 
 from postrail.core.config import RetryConfig
-from postrail.core.parking import RETURN_SECONDS
 from postrail.demo.receivers import Behaviour
 from tests.support.arrivals import Arrivals, p99
 from tests.support.chaos_behaviours import HangsAt
@@ -38,7 +37,7 @@ RETRY = RetryConfig()
 FIRST_SECONDS, SECOND_SECONDS = RETRY.site_backoff_seconds[:2]
 RETRIED_SECONDS = 60.0
 """How long is watched what comes back, and as long again as the queue took to be taken in."""
-SEEN = int(min(BACKLOG, RETRIED_SECONDS / RETURN_SECONDS) / 2)
+SEEN = int(min(BACKLOG, RETRIED_SECONDS * RETRY.returns_per_second) / 2)
 TIMEOUTS = {"greeting_seconds": 5}
 RESTING = {"delivery": {"timeouts": TIMEOUTS, "retry": RETRY.model_dump(mode="json")}}
 SITE_QUEUE, GOING_ROUND = 500, min(BACKLOG, 4000)

@@ -59,7 +59,7 @@ def overrides(tiers: tuple[float, ...] | None) -> dict[str, Any]:
 def rest_seconds(config: Config) -> float:
     """How long what is parked rests in the log at least: behind a full queue."""
     retry, each = config.delivery.retry, message_pace(Limits(messages_per_second=A_SECOND), 1).interval_seconds
-    return turn(Parking().behind(SITE_QUEUE * each, each, 0.0), retry, 0.0, math.inf).due_at
+    return turn(Parking(0.0).behind(SITE_QUEUE * each, each, 0.0), retry, 0.0, math.inf).due_at
 
 
 async def fill(world: KafkaWorld) -> str:

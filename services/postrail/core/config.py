@@ -284,8 +284,8 @@ class SourceLimits(Section):
     tls_required: bool | None = None
     """True lets mail wait rather than send it in clear."""
     suspend: bool | None = None
-    """True sends nothing there: mail is parked, and goes from minutes after the end of it on, as the other limits allow, but 25 a
-    second at most."""
+    """True sends nothing there: mail is parked, and goes from minutes after the end of it on, as the other limits and
+    retry.returns_per_second allow."""
 
 
 class LimitsConfig(SourceLimits):
@@ -323,6 +323,8 @@ class RetryConfig(Section):
     """When a warning DSN is sent to those who asked for it."""
     site_backoff_seconds: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (60.0, 300.0, 900.0, 3600.0)
     """How long a site is left alone for one source IP after it could not be reached, doubling as listed."""
+    returns_per_second: Annotated[float, Field(gt=0)] = 25.0
+    """What comes back at most to a site that was left alone, for one source IP: it may be down still, and each costs then."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -6,18 +6,20 @@ delivery then waits is decided by `postrail.core.retry`.
 
 from __future__ import annotations
 
-RETURN_SECONDS = 1 / 25
-"""What lies at least between two that come back to a site that was left alone, whatever its limits allow: it may well be down
-still, and then each of them goes the whole way for nothing, beside other sites' mail."""
-
 
 class Parking:
-    """The line of those parked for one site."""
+    """The line of those parked for one site.
 
-    __slots__ = ("_free_at",)
+    Args:
+        return_seconds: what lies at least between two that come back to a site that was left alone, whatever its limits allow: it
+            may well be down still, and then each of them goes the whole way for nothing, beside other sites' mail.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_free_at", "_return_seconds")
+
+    def __init__(self, return_seconds: float) -> None:
         self._free_at = 0.0
+        self._return_seconds = return_seconds
 
     def behind(self, queue_seconds: float, each_seconds: float, now: float) -> float:
         """Join the line of a site that is slow; returns how long until one's turn, in seconds.
@@ -36,4 +38,4 @@ class Parking:
         One's turn comes after that, at the pace of the line. So a site that is down meets, each time that it is tried, those
         whose turn it is, and not all that waits.
         """
-        return self.behind(blocked_seconds, max(each_seconds, RETURN_SECONDS), now)
+        return self.behind(blocked_seconds, max(each_seconds, self._return_seconds), now)

@@ -80,6 +80,7 @@ class SenderService:
         self.shares = context.shares
         self.timeouts = self._delivery.timeouts
         self.back_off_seconds = self._delivery.retry.site_backoff_seconds
+        self.return_seconds = self.shares / self._delivery.retry.returns_per_second
         self.slow_seconds = self._delivery.retry.tiers_seconds[0]  # parked, a delivery waits that long anyway
         self.slots = Slots(context.slots_directory, context.shares)
         self._outcomes = Outcomes(context.log, self._durable, self._told_on)

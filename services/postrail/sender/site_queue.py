@@ -54,6 +54,7 @@ class Owner(Protocol):
     clock: Callable[[], float]
     shares: int
     back_off_seconds: tuple[float, ...]
+    return_seconds: float
     timeouts: TimeoutsConfig
 
     def queue_is_idle(self, queue: SiteQueue) -> None:
@@ -102,7 +103,7 @@ class SiteQueue:
         self._openings = connection_pace(limits, owner.shares)
         self._opening = replace(opening, before_connect=self._wait_for_connection)
         self._throughput = Throughput(self._messages.interval_seconds, self._loop.time())
-        self._parking = Parking()
+        self._parking = Parking(owner.return_seconds)
         self._back_off = BackOff(owner.back_off_seconds)
         self._allowed = limits.connections
         self._careful_until = 0.0
