@@ -22,6 +22,7 @@ from postrail.core.smtp_events import ContentWanted, Outcome, Quit, TransactionO
 from postrail.core.smtp_states import State
 from postrail.core.verdicts import Stage, judge
 from postrail.log.interface import LogError
+from postrail.sender.deadline import Deadline
 from postrail.sender.job import Job
 from postrail.sender.session import Session
 from postrail.sender.slots import Slot
@@ -73,9 +74,7 @@ class Connection:
     __slots__ = (
         "_blobs",
         "_idle",
-        "_idle_timer",
-        "_idle_timer_at",
-        "_idle_until",
+        "_idle_deadline",
         "_queue",
         "_slot",
         "_stopping",
@@ -94,9 +93,7 @@ class Connection:
         self._slot = slot
         self._blobs = blobs
         self._idle: asyncio.Future[Job | None] | None = None
-        self._idle_until = 0.0
-        self._idle_timer: asyncio.Handle | None = None
-        self._idle_timer_at = 0.0
+        self._idle_deadline = Deadline(asyncio.get_running_loop(), self._closed_while_idle)
         self._stopping = False
 
     @property
@@ -119,8 +116,7 @@ class Connection:
         finally:
             if self.session is not None:
                 self.session.wire.abort() if self.session.machine.state is not State.CLOSED else self.session.wire.close()
-            if self._idle_timer is not None:
-                self._idle_timer.cancel()
+            self._idle_deadline.cancel()
             self._slot.release()
             self._queue.connection_closed(self)
 
@@ -175,30 +171,13 @@ class Connection:
         if self.session is not None and self.session.wire.broken is not None:
             self._idle = None
             return None
-        self._idle_until = loop.time() + self._queue.idle_seconds()
-        if self._idle_timer is None or self._idle_timer_at > self._idle_until:
-            self._set_idle_timer(loop)
+        self._idle_deadline.set(self._queue.idle_seconds())
         self._queue.went_idle(self)
         try:
             return await idle
         finally:
+            self._idle_deadline.clear()
             self._queue.no_longer_idle(self)
-
-    def _set_idle_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all idle times, moved when it fires too early: most last for a fraction of what is allowed."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        self._idle_timer_at = self._idle_until
-        self._idle_timer = loop.call_at(self._idle_timer_at, self._look_whether_idle, loop)
-
-    def _look_whether_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._idle_timer = None
-        if self._idle is None:
-            return
-        if loop.time() < self._idle_until - 0.001:
-            self._set_idle_timer(loop)
-        else:
-            self._closed_while_idle()
 
     def _closed_while_idle(self) -> None:
         if self._idle is not None:

@@ -1,7 +1,7 @@
 """One TCP, TLS or Unix connection under the SMTP client's state machine.
 
-Owns the bytes, the time-outs (one timer a connection, moved lazily) and flow control. Decides nothing: `core.smtp_client` says
-what bytes mean, `connection` what to do next.
+Owns the bytes, the time-outs (`deadline`) and flow control. Decides nothing: `core.smtp_client` says what bytes mean,
+`connection` what to do next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from postrail.core.smtp_client import SmtpClient
 from postrail.core.smtp_events import Command, Event, Goodbye, TransactionOver
 from postrail.core.smtp_states import State
 from postrail.core.verdicts import Stage
+from postrail.sender.deadline import Deadline
 
 WRITE_BUFFER_BYTES = 512 << 10
 _FLUSH_SECONDS = 0.01
@@ -47,9 +48,7 @@ class Wire(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._early: Event | None = None
         self._unread = False  # whether more than one event may have come at once
-        self._deadline = float("inf")
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._deadline = Deadline(self._loop, self._timed_out)
         self._other_seconds = timeouts.rset_seconds
         self._block_seconds = timeouts.block_seconds
         self._seconds = {
@@ -86,7 +85,7 @@ class Wire(asyncio.Protocol):
             if event is not None:
                 self._answer(event)
             elif self.machine.pending != pending:
-                self._arm(self._reply_seconds())
+                self._deadline.set(self._reply_seconds())
         elif event is not None:
             self._early = event
             if isinstance(event, Goodbye):
@@ -130,12 +129,12 @@ class Wire(asyncio.Protocol):
         if self.broken is not None:
             raise self.broken
         self._waiter = self._loop.create_future()
-        self._arm(self._reply_seconds())
+        self._deadline.set(self._reply_seconds())
         try:
             return await self._waiter
         finally:
             self._waiter = None
-            self._deadline = float("inf")
+            self._deadline.clear()
 
     def write(self, data: bytes) -> None:
         """Write content without waiting."""
@@ -236,9 +235,7 @@ class Wire(asyncio.Protocol):
         if self.broken is not None:
             return
         self.broken = why
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.cancel()
         self.resume_writing()
         if self._waiter is not None:
             if not self._waiter.done():
@@ -250,22 +247,7 @@ class Wire(asyncio.Protocol):
         stage = self.machine.awaits
         return self._other_seconds if stage is None else self._seconds[stage]
 
-    def _arm(self, seconds: float) -> None:
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer_at > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = self._deadline
-            self._timer = self._loop.call_at(self._timer_at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._deadline == float("inf") or self._waiter is None:
-            return
-        if self._loop.time() < self._deadline - 0.001:
-            self._timer_at = self._deadline
-            self._timer = self._loop.call_at(self._timer_at, self._tick)
-            return
+    def _timed_out(self) -> None:
         stage = self.machine.awaits
         what = "final dot" if self.machine.state is State.OUTCOME else str(stage or "last command")
         self._break(TimedOut(f"the server did not answer in time ({what})"))
