@@ -99,7 +99,17 @@ def ask(proxy_port: int, target: str, port: int) -> tuple[int, str]:
             return -1, ""
         connection.sendall(b"\x05\x01\x00\x01" + socket.inet_aton(target) + port.to_bytes(2, "big"))
         answer = connection.recv(10)
+        if len(answer) < 10:  # closed before its whole answer
+            return -1, ""
         return answer[1], socket.inet_ntoa(answer[4:8])
+
+
+def leaves_from(proxy_port: int, port: int) -> str:
+    """The address from which a connection to this port of the node leaves now; empty while the port changes hands."""
+    try:
+        return ask(proxy_port, NODE, port)[1]
+    except OSError:  # a Dante that is just ending resets what it had accepted
+        return ""
 
 
 def test_each_port_leaves_from_its_address() -> None:
@@ -130,7 +140,7 @@ def test_addresses_come_and_go() -> None:
         wait_for("both", lambda: accepts(NODE, ports[0]) and accepts(NODE, ports[1]))
         egress.addresses(f"{ports[1]} {FIRST}")
         wait_for("the first port to close", lambda: not accepts(NODE, ports[0]))
-        wait_for("the other address", lambda: accepts(NODE, ports[1]) and ask(ports[1], NODE, egress.port)[1] == FIRST)
+        wait_for("the other address", lambda: leaves_from(ports[1], egress.port) == FIRST)
 
 
 def test_a_dante_that_ended_is_started_again() -> None:
@@ -140,8 +150,7 @@ def test_a_dante_that_ended_is_started_again() -> None:
         process = int((egress.folder / "state" / f"{port}.pid").read_text())
         subprocess.run(["kill", str(process)], check=True)
         wait_for("another one", lambda: int((egress.folder / "state" / f"{port}.pid").read_text() or 0) != process)
-        wait_for("the port again", lambda: accepts(NODE, port))
-        assert ask(port, NODE, egress.port) == (0, FIRST)
+        wait_for("the port again", lambda: leaves_from(port, egress.port) == FIRST)
 
 
 def test_it_is_no_open_proxy() -> None:
