@@ -6,6 +6,7 @@ The message is named by Postrail's id (the one in the `250` reply and in every l
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -100,13 +101,13 @@ async def _events(inspection: Inspection, message_id: str, since: float | None) 
 
 def as_json(event: Event) -> dict[str, object]:
     """An event's fields that say something."""
-    fields: dict[str, object] = {"type": event.type.name.lower(), "at": event.at, "message_id": event.message_id}
-    fields["recipients"] = list(event.recipients)
-    for name in Event.__slots__:
-        value = getattr(event, name)
-        if name not in fields and value:
-            fields[name] = str(value) if name in {"reply", "scope"} else value
-    return fields
+    said: dict[str, object] = {"type": event.type.name.lower(), "at": event.at, "message_id": event.message_id}
+    said["recipients"] = list(event.recipients)
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if field.name not in said and value:
+            said[field.name] = str(value) if field.name in {"reply", "scope"} else value
+    return said
 
 
 def tell(story: Sequence[Event]) -> Iterable[str]:

@@ -6,11 +6,12 @@ values. Times are Unix time in seconds (`*_at`), durations are seconds, sizes by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum, IntFlag
 from typing import NewType
 
 from postrail.core.replies import Reply, Scope
+from postrail.core.value import value
 
 MessageId = NewType("MessageId", str)
 DeliveryId = NewType("DeliveryId", str)
@@ -60,7 +61,7 @@ class EventType(IntEnum):
 FINAL_EVENTS = frozenset({EventType.DELIVERED, EventType.FAILED, EventType.EXPIRED})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipient:
     """One recipient; `orcpt` is decoded (`rfc822;user@example.com`) or empty (RFC 3461 §4.2)."""
 
@@ -69,7 +70,7 @@ class Recipient:
     orcpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """Who sends what to whom, and until when it is tried.
 
@@ -99,7 +100,7 @@ class Envelope:
         return self if recipients == self.recipients else replace(self, recipients=recipients)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BlobRef:
     """Where a body lies that is too large to travel in a record; `sha256` is the raw digest of its bytes."""
 
@@ -108,7 +109,7 @@ class BlobRef:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """A message on the topics accepted and signed.
 
@@ -121,7 +122,7 @@ class Message:
     blob: BlobRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """Where one delivery goes and from where.
 
@@ -143,7 +144,7 @@ class Route:
         return f"{self.source_address}|{self.site}".encode()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One message to some recipients at one site; the record of the outbound topics and of due.
 
@@ -164,7 +165,7 @@ class Delivery:
     parks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deferred:
     """A delivery that waits in a tier until `due_at`."""
 
@@ -174,7 +175,7 @@ class Deferred:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """A state that one or more recipients of a message reached, with what is known about how.
 
@@ -209,7 +210,7 @@ class Event:
     bounce_class: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadLetter:
     """A record that a stage could not process, as it was, with the reason."""
 
@@ -224,7 +225,7 @@ class DeadLetter:
     tries: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """Records of one partition of an outbound topic whose outcome is durable.
 
@@ -239,7 +240,7 @@ class Finished:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Feedback:
     """What a receiver sent back to one of our feedback addresses."""
 

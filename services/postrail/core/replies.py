@@ -6,8 +6,9 @@ failure live in `postrail.core.verdicts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from postrail.core.value import value
 
 
 class Scope(StrEnum):
@@ -19,7 +20,7 @@ class Scope(StrEnum):
     RECIPIENT = "recipient"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """One SMTP reply: `code` as in RFC 5321 §4.2, `enhanced` as in RFC 3463 ("" where absent), `text` on one line."""
 
@@ -36,7 +37,7 @@ class Reply:
         return f"{self.code} {self.enhanced} {self.text}" if self.enhanced else f"{self.code} {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TemporaryFailure:
     """Try again later. `internal` marks texts that Postrail wrote itself: no automation rule may match them."""
 
@@ -45,7 +46,7 @@ class TemporaryFailure:
     internal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PermanentFailure:
     """Do not try again; tell the sender. `internal` as for TemporaryFailure."""
 

@@ -20,6 +20,7 @@ from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
 from postrail.core.records import Envelope, MessageId, Recipient, Route, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.sites import DEFAULT_GROUP, SiteTable
+from postrail.core.value import value
 
 SMTP_PORT = 25
 _LITERAL_V6 = "ipv6:"
@@ -45,7 +46,7 @@ class Hop:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Planned:
     """One delivery to make."""
 
@@ -53,7 +54,7 @@ class Planned:
     recipients: tuple[Recipient, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """What becomes of the recipients of one message: deliveries, and those that cannot be routed (now, or at all)."""
 

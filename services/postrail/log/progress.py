@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from postrail.core.value import value
 
 METADATA_LIMIT_BYTES = 4096
 STOP_FETCHING_AT_BYTES = METADATA_LIMIT_BYTES * 3 // 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Progress:
     """All offsets below `low` are finished, and those in `above`, each of which is greater than `low`."""
 

@@ -22,6 +22,8 @@ START_PAGES = (32 << 20) // PAGE_BYTES
 FINISH_PAGES = (4 << 20) // PAGE_BYTES
 """The short copy is done only when no more than these are left, except after MAX_ROUNDS long ones."""
 MAX_ROUNDS = 4
+LOOK_PAGES = (1 << 20) // PAGE_BYTES
+"""How many wait is asked once in so many: it takes locks on the file."""
 
 
 class Checkpointer:
@@ -37,12 +39,17 @@ class Checkpointer:
         self._running = False
         self._rounds = 0
         self._due = False
+        self._looked_at = -LOOK_PAGES
         self.waiting_bytes = 0
 
     def look(self, may_start: bool, failed: Callable[[BaseException], None]) -> None:
         """Start a long copy when enough waits. Call it between transactions."""
         if self._running or self._due or not may_start:
             return
+        written = self._store.pages_written()
+        if not self._rounds and written - self._looked_at < LOOK_PAGES:
+            return
+        self._looked_at = written
         waiting = self._waiting_pages()
         if waiting < START_PAGES and not self._rounds:
             return

@@ -74,11 +74,6 @@ class SqliteConsumer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def notice(self) -> None:
-        """Something became durable: let a waiting poll look again if it is for this consumer."""
-        if self._waiter is not None and any(cursor.ready() for cursors in self._cursors.values() for cursor in cursors):
-            self.wake()
-
     def _take(self, max_records: int) -> list[Record]:
         ready = [topic for topic, cursors in self._cursors.items() if any(cursor.ready() for cursor in cursors)]
         return self._shares.take(ready, max_records, self._take_topic)
@@ -144,7 +139,7 @@ class SqliteConsumer:
     async def assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Start reading these at what the group has finished."""
         for where in partitions:
-            self._cursors[where.topic].append(self._log.cursor(self._group.name, where))
+            self._cursors[where.topic].append(self._log.cursor(self._group.name, where, self.wake))
         if self.on_assigned is not None:
             await self.on_assigned(list(partitions))
         self.wake()

@@ -7,7 +7,7 @@ once the group is durable. Offsets are taken when a group is staged and given ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from zlib import crc32
 
 from postrail.log.interface import Append, Body, Commit, LogError, Position, Record, TopicPartition
@@ -188,8 +188,11 @@ class Group:
             self.trimmed.partition.first = self.trimmed.first
             self._cache.trimmed(self.trimmed.bodies)
 
-    def touched(self) -> Iterable[Partition]:
-        return self._touched
+    def notice(self) -> None:
+        """Let the consumers look that wait for these partitions."""
+        for partition in self._touched:
+            for cursor in partition.cursors:
+                cursor.notice()
 
     def resolve(self) -> None:
         """Tell the callers."""

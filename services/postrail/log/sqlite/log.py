@@ -240,11 +240,11 @@ class SqliteLog:
         """The partitions of a topic."""
         return [partition.where for partition in self._topics.partitions(topic)]
 
-    def cursor(self, group: str, where: TopicPartition) -> Cursor:
-        """A place in a partition, at what the group has finished."""
+    def cursor(self, group: str, where: TopicPartition, on_ready: Callable[[], None]) -> Cursor:
+        """A place in a partition, at what the group has finished; `on_ready` is called when there may be more to take."""
         partition = self._topics.by_place[where]
         progress = self._progress.get((group, partition.id), Progress(0))
-        cursor = Cursor(partition, self._hot, max(progress.low, partition.first), set(progress.above))
+        cursor = Cursor(partition, self._hot, max(progress.low, partition.first), set(progress.above), on_ready)
         partition.cursors.append(cursor)
         return cursor
 
@@ -302,8 +302,7 @@ class SqliteLog:
         self._sequence, self._next_body = group.sequence, group.next_body
         group.publish(self._progress)
         group.resolve()
-        for consumer in self._consumers:
-            consumer.notice()
+        group.notice()
         if self._checkpointer.finish_due():
             self._committer.submit(self._store.checkpoint, self._checkpointed)
         else:

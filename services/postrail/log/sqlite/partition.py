@@ -7,6 +7,7 @@ new records handed over as they become so; one that is behind reads pages from t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from postrail.core.topics import DEAD_LETTERS, EVENTS, FEEDBACK
@@ -74,6 +75,8 @@ class Cursor:
     fetched: int
     skip: set[int]
     """Finished offsets that lie ahead."""
+    on_ready: Callable[[], None]
+    """Called when records may have become ready."""
     buffer: deque[Record] = field(default_factory=deque)
     paused: bool = False
 
@@ -94,6 +97,11 @@ class Cursor:
     def ready(self) -> bool:
         """Whether `take` is likely to find records."""
         return not self.paused and (bool(self.buffer) or self.fetched < self.partition.durable)
+
+    def notice(self) -> None:
+        """Something of the partition became durable."""
+        if self.ready():
+            self.on_ready()
 
     def take(self, limit: int, reader: Reader, bodies: BodyCache) -> list[Record]:
         """The next records, `limit` of them at most.

@@ -124,6 +124,10 @@ class Store:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def pages_written(self) -> int:
+        """Pages that went into the WAL since this was opened. Unlike `wal_frames` it asks no lock and no file."""
+        return self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+
     def wal_frames(self) -> tuple[int, int]:
         """Pages in the WAL, and how many of them are in the main file already."""
         return self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
