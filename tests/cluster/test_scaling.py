@@ -29,7 +29,7 @@ SPEC = AutoscalingSpec(
     scale_up_stabilisation_seconds=10,
     scale_down_stabilisation_seconds=30,
 )
-AUTOSCALING = SPEC.model_dump(by_alias=True)
+ONE_SENDER = {"autoscaling": None, "replicas": 1}
 SLOW_SECONDS = 2.0
 """How long the receivers think, for mail to wait; each sender has few connections then."""
 FEW = {"connections": 100, "newConnectionsPerMinute": 2, "messagesPerConnection": 10_000}
@@ -62,13 +62,6 @@ def metrics(pool: Pool) -> Iterator[Prometheus]:
     with prometheus(place.server, f"{SERVICE}.{place.namespace}.svc.cluster.local") as made:
         eventually("Prometheus knows the senders", lambda: made.ask('count(up{job="postrail"} == 1)'))
         yield made
-
-
-def ask(pool: Pool, url: str, folder: Path, *, keda: bool) -> None:
-    """Let the operator ask this Prometheus, and scale by itself or with KEDA."""
-    little = pool.release.values["operator"]
-    pool.release.values["operator"] = {**little, "prometheusUrl": url, "keda": keda}
-    pool.release.install(folder)
 
 
 def receive(receivers: Receivers, pool: Pool, seconds: float) -> None:
@@ -130,6 +123,23 @@ def limits(pool: Pool) -> Iterator[Callable[[dict[str, Any]], None]]:
     pool.release.settled()
 
 
+@pytest.fixture
+def autoscale(
+    pool: Pool, metrics: Prometheus, limits: Callable[[dict[str, Any]], None], folder: Path
+) -> Iterator[Callable[..., None]]:
+    """Has the pool scaled under these limits, by the operator itself or with KEDA. Afterwards it has one sender."""
+
+    def begin(wanted: dict[str, Any], *, keda: bool = False) -> None:
+        little = pool.release.values["operator"]
+        pool.release.values["operator"] = {**little, "prometheusUrl": metrics.url, "keda": keda}
+        pool.release.install(folder)
+        limits(wanted)
+        pool.change({"autoscaling": SPEC.model_dump(by_alias=True)})
+
+    yield begin
+    pool.change(ONE_SENDER)
+
+
 def under_load(
     what: str, pool: Pool, metrics: Prometheus, receivers: Receivers, inject: Callable[..., Injector]
 ) -> None:
@@ -167,16 +177,10 @@ def test_operator_scales_by_what_waits(
     metrics: Prometheus,
     receivers: Receivers,
     inject: Callable[..., Injector],
-    limits: Callable[[dict[str, Any]], None],
-    folder: Path,
+    autoscale: Callable[..., None],
 ) -> None:
-    ask(pool, metrics.url, folder, keda=False)
-    limits(FEW)
-    pool.change({"autoscaling": AUTOSCALING})
-    try:
-        under_load("operator 1→3→1", pool, metrics, receivers, inject)
-    finally:
-        pool.change({"autoscaling": None, "replicas": 1})
+    autoscale(FEW)
+    under_load("operator 1→3→1", pool, metrics, receivers, inject)
 
 
 def test_pool_at_its_receivers_limits_is_not_scaled_up(
@@ -184,12 +188,9 @@ def test_pool_at_its_receivers_limits_is_not_scaled_up(
     metrics: Prometheus,
     receivers: Receivers,
     inject: Callable[..., Injector],
-    limits: Callable[[dict[str, Any]], None],
-    folder: Path,
+    autoscale: Callable[..., None],
 ) -> None:
-    ask(pool, metrics.url, folder, keda=False)
-    limits(ONE)
-    pool.change({"autoscaling": AUTOSCALING})
+    autoscale(ONE)
     history = History(pool)
     history.until(1)
     receive(receivers, pool, SLOW_SECONDS)
@@ -206,7 +207,6 @@ def test_pool_at_its_receivers_limits_is_not_scaled_up(
         assert metrics.ask(expression) == 1, "KEDA is told the same"
     finally:
         receive(receivers, pool, 0.0)
-        pool.change({"autoscaling": None, "replicas": 1})
     books("at the receivers' limits", [burst], receivers, history)
 
 
@@ -215,21 +215,16 @@ def test_keda_scales_by_what_waits(
     metrics: Prometheus,
     receivers: Receivers,
     inject: Callable[..., Injector],
-    limits: Callable[[dict[str, Any]], None],
-    folder: Path,
+    autoscale: Callable[..., None],
 ) -> None:
     if pool.release.kubectl.get("customresourcedefinition", "scaledobjects.keda.sh") is None:
         pytest.skip("KEDA is not installed in the cluster")
-    ask(pool, metrics.url, folder, keda=True)
-    limits(FEW)
-    pool.change({"autoscaling": AUTOSCALING})
-    try:
-        scaled_object = f"{pool.release.values.get('fullnameOverride') or 'postrail'}-{NAME}"
-        eventually(
-            "KEDA has taken the ScaledObject",
-            lambda: condition(pool.release.kubectl.get("scaledobject", scaled_object), "Ready").get("status") == "True",
-        )
-        under_load("KEDA 1→3→1", pool, metrics, receivers, inject)
-    finally:
-        pool.change({"autoscaling": None, "replicas": 1})
+    autoscale(FEW, keda=True)
+    scaled_object = f"{pool.release.values.get('fullnameOverride') or 'postrail'}-{NAME}"
+    eventually(
+        "KEDA has taken the ScaledObject",
+        lambda: condition(pool.release.kubectl.get("scaledobject", scaled_object), "Ready").get("status") == "True",
+    )
+    under_load("KEDA 1→3→1", pool, metrics, receivers, inject)
+    pool.change(ONE_SENDER)
     eventually("the ScaledObject is gone", lambda: pool.release.kubectl.get("scaledobject", scaled_object) is None)
