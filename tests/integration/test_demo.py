@@ -66,8 +66,12 @@ def test_ends_by_itself_with_even_books(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 def test_interrupt_stops_everything_that_was_started(tmp_path: Path) -> None:
+    # A shell that runs the tests in the background has them ignore interrupts, and what they start inherits that.
     process = subprocess.Popen(
-        [*DEMO, "--messages", "100000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(tmp_path)
+        ["env", "--default-signal=INT", *DEMO, "--messages", "100000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(tmp_path),
     )
     try:
         deadline = time.monotonic() + 30
