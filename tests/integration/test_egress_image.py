@@ -151,6 +151,7 @@ def test_a_dante_that_ended_is_started_again() -> None:
         subprocess.run(["kill", str(process)], check=True)
         wait_for("another one", lambda: int((egress.folder / "state" / f"{port}.pid").read_text() or 0) != process)
         wait_for("the port again", lambda: leaves_from(port, egress.port) == FIRST)
+        assert ask(port, NODE, egress.port) == (0, FIRST)
 
 
 def test_it_is_no_open_proxy() -> None:
