@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from hashlib import sha256
 
 import pytest
@@ -17,7 +17,18 @@ import pytest_asyncio
 
 from postrail.core.records import EventType
 from postrail.demo.receivers import Behaviour, Session
-from tests.support.fault_world import SENDER, STRANGERS, SUBMISSION, TRUSTED, Client, FaultWorld, Place, fault_world
+from tests.support.fault_world import (
+    ANSWER_SECONDS,
+    SENDER,
+    STRANGERS,
+    SUBMISSION,
+    TRUSTED,
+    Client,
+    FaultWorld,
+    Place,
+    fault_world,
+)
+from tests.support.ingress import client_context
 from tests.support.messages import header_of, read_report
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -159,17 +170,23 @@ async def test_mail_pipelined_after_starttls_in_clear_is_never_taken(
 
 async def test_text_in_clear_before_the_handshake_does_not_reach_the_session_within_tls(world: FaultWorld) -> None:
     # The STARTTLS command and what follows come in separate packets, the second one with the ClientHello behind it.
-    client = await world.connect(TRUSTED)
-    assert (await client.say("STARTTLS")).startswith("220")
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    await client.send(b"RSET\r\n")
-    with suppress(ssl.SSLError, ConnectionError):
-        await client.writer.start_tls(context)
-        await client.send(b"NOOP\r\n")
-        assert await client.reply() == ""
-    await client.close()
+    def inject() -> bytes:
+        """What the session within TLS said; a blocking client, because asyncio's never notices a server that closed first."""
+        with socket.create_connection(("127.0.0.1", world.ports[TRUSTED]), timeout=ANSWER_SECONDS) as plain:
+            assert plain.recv(1000).startswith(b"220 ")
+            plain.sendall(b"EHLO client.test\r\n")
+            assert b"STARTTLS" in plain.recv(1000)
+            plain.sendall(b"STARTTLS\r\n")
+            assert plain.recv(1000).startswith(b"220 ")
+            plain.sendall(b"RSET\r\n")
+            try:
+                with client_context().wrap_socket(plain) as secured:
+                    secured.sendall(b"NOOP\r\n")
+                    return secured.recv(1000)
+            except (ssl.SSLError, ConnectionError):
+                return b""
+
+    assert await asyncio.to_thread(inject) == b""
 
 
 # 23: line breaks and NUL in the envelope and in what we add

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import pytest
 
+from postrail.core.config import TimeoutsConfig
 from postrail.core.records import EventType
+from postrail.core.smtp_client import SmtpClient
 from postrail.demo.credentials import write_certificate
+from postrail.sender.wire import ConnectionBroken, Wire
+from tests.support.ingress import client_context
 from tests.support.scripted_smtp import scripted
 from tests.support.sending import BODY, a_delivery, sender_config, sending
 
@@ -75,6 +80,25 @@ async def test_required_tls_never_falls_back(tmp_path: Path, ehlo: list[str], st
         assert event.reply is not None
         assert event.reply.enhanced == "4.7.5"
         assert not any(line.startswith("MAIL") for session in server.sessions for line in session.lines)
+
+
+async def test_a_server_that_closed_before_the_handshake_is_not_waited_for() -> None:
+    # The loop of its own accord waits for such a handshake for ever.
+    gone = asyncio.Event()
+
+    class Watched(Wire):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            gone.set()
+
+    async with scripted(banner=["close"]) as server:
+        _, wire = await asyncio.get_running_loop().create_connection(
+            lambda: Watched(SmtpClient(), TimeoutsConfig()), "127.0.0.1", server.port
+        )
+        await gone.wait()
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionBroken):
+                await wire.start_tls(client_context(), "mx.example.com", 0.1)
 
 
 async def test_tls_can_be_switched_off(tmp_path: Path, server_tls: ssl.SSLContext) -> None:

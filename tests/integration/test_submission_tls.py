@@ -5,8 +5,12 @@ import socket
 import ssl
 from pathlib import Path
 
+import pytest
+
 from postrail.core.config import TLSConfig
-from postrail.demo.credentials import write_certificate
+from postrail.demo.credentials import server_context, write_certificate
+from postrail.ingress.connection import ConnectionEnded
+from postrail.ingress.encryption import EncryptedConnection
 from postrail.shell.tls_server import ServerCertificate
 from tests.support.ingress import (
     SUBMISSION,
@@ -77,3 +81,31 @@ async def test_a_failed_handshake_frees_its_place(tmp_path: Path) -> None:
         for _ in range(3):
             await in_thread(fail, ingress)
         assert await in_thread(shown, ingress, SUBMISSIONS) != b""
+
+
+async def test_a_client_that_left_before_the_handshake_is_not_waited_for(tmp_path: Path) -> None:
+    # The loop of its own accord waits for such a handshake for ever.
+    context = server_context(*write_certificate(tmp_path, "mail.example.com"))
+    loop = asyncio.get_running_loop()
+    met: asyncio.Future[EncryptedConnection] = loop.create_future()
+    gone = asyncio.Event()
+
+    class Watched(EncryptedConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+            met.set_result(self)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            gone.set()
+
+    server = await loop.create_server(lambda: Watched(loop), "127.0.0.1", 0)
+    _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+    connection = await met
+    client.transport.abort()
+    connection.transport.abort()
+    await gone.wait()
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionEnded):
+            await connection.start_tls(context)
+    server.close()

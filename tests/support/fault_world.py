@@ -31,6 +31,7 @@ from postrail.demo.system import SELECTORS, System
 from postrail.demo.world import SENDER_DOMAIN, SENDER_HOST
 from postrail.log.sqlite import inspect
 from postrail.wire import codec
+from tests.support.ingress import client_context
 from tests.support.processes import daemon_folder, free_port, tail
 
 USER, PASSWORD = "shop", "correct horse battery staple"
@@ -79,10 +80,8 @@ class Client:
     async def start_tls(self) -> None:
         """STARTTLS, the handshake, EHLO."""
         assert (await self.say("STARTTLS")).startswith("220")
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        await self.writer.start_tls(context)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self.writer.start_tls(client_context())
         await self.say("EHLO client.test")
 
     async def log_in(self, password: str = PASSWORD, user: str = USER) -> str:

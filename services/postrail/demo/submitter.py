@@ -125,7 +125,8 @@ class _Session:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the demonstration's certificate is self-signed
-        await self._writer.start_tls(context)
+        async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+            await self._writer.start_tls(context)
         await self._command("EHLO client.shop.example", 250)
         token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         await self._command(f"AUTH PLAIN {token}", 235)

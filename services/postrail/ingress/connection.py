@@ -127,9 +127,7 @@ class Connection(SMTP):
     async def until_work(self) -> Awaitable[None]:
         """Let input be answered as it comes, until there is something to await: that. Raises ConnectionEnded."""
         self.flush()
-        self._require_open()
-        if self._eof:
-            raise ConnectionEnded
+        self.require_client()
         self._resume_reading()
         waiter: asyncio.Future[Awaitable[None]] = self.loop.create_future()
         self._work_waiter = waiter
@@ -238,6 +236,12 @@ class Connection(SMTP):
             self.deadline = NEVER
         self._require_open()
         if self._eof and len(self._input) - self._at == had:
+            raise ConnectionEnded
+
+    def require_client(self) -> None:
+        """Raise ConnectionEnded when nothing more will come."""
+        self._require_open()
+        if self._eof:
             raise ConnectionEnded
 
     def _require_open(self) -> None:

@@ -23,6 +23,7 @@ class EncryptedConnection(Connection):
         Raises:
             ConnectionEnded: the handshake failed; the connection is closed.
         """
+        self.require_client()
         self.deadline = self.loop.time() + HANDSHAKE_SECONDS + CLOSE_SECONDS
         self.in_handshake = True
         try:
@@ -34,7 +35,9 @@ class EncryptedConnection(Connection):
             await asyncio.sleep(0)  # now TLS has the transport, and nothing more comes here
             if self.has_input:
                 self.loop.call_soon(self._pass_on, self.take_input())
-            transport = await handshake
+            # asyncio never ends the wait for a handshake on a transport that is lost already: hence a limit of our own.
+            async with asyncio.timeout(HANDSHAKE_SECONDS + CLOSE_SECONDS):
+                transport = await handshake
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             self._give_up()
             if isinstance(error, asyncio.CancelledError):

@@ -21,6 +21,7 @@ from postrail.sender.deadline import Deadline
 
 WRITE_BUFFER_BYTES = 512 << 10
 _FLUSH_SECONDS = 0.01
+_LOST_SECONDS = 1.0
 
 
 class ConnectionBroken(Exception):
@@ -155,8 +156,7 @@ class Wire(asyncio.Protocol):
                 self._break(TimedOut("the server took no more content"))
         if self._early is not None:
             return False
-        if self.broken is not None:
-            raise self.broken
+        self._require_open()
         return True
 
     async def flushed(self) -> bool:
@@ -177,24 +177,32 @@ class Wire(asyncio.Protocol):
         """Negotiate TLS and tell the machine.
 
         Raises:
-            ConnectionBroken: the handshake failed.
+            ConnectionBroken: the handshake failed, or the server closed after its 220.
         """
+        self._require_open()
         try:
-            transport = await self._loop.start_tls(
-                self.transport,
-                self,
-                context,
-                server_hostname=server_name,
-                ssl_handshake_timeout=timeout_seconds,
-                ssl_shutdown_timeout=5.0,
-            )
+            # asyncio never ends the wait for a handshake on a transport that is lost already: hence a limit of our own.
+            async with asyncio.timeout(timeout_seconds + _LOST_SECONDS):
+                transport = await self._loop.start_tls(
+                    self.transport,
+                    self,
+                    context,
+                    server_hostname=server_name,
+                    ssl_handshake_timeout=timeout_seconds,
+                    ssl_shutdown_timeout=5.0,
+                )
         except (OSError, TimeoutError) as error:
             raise ConnectionBroken(f"the TLS handshake failed: {str(error) or type(error).__name__}") from error
-        if transport is None or self.broken is not None:
-            raise self.broken or ConnectionBroken("the connection was lost during the TLS handshake")
+        self._require_open()
+        if transport is None:
+            raise ConnectionBroken("the connection was lost during the TLS handshake")
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.machine.secured()
+
+    def _require_open(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
     def lost(self) -> TransactionOver | None:
         """Give the connection up; what is known of the transaction under way."""
