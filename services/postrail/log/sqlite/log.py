@@ -37,17 +37,13 @@ from postrail.log.sqlite.consumer import Membership, SqliteConsumer
 from postrail.log.sqlite.faults import Fatal, end_process, is_fatal, last_words, translate
 from postrail.log.sqlite.group import Entry, Group, Topics
 from postrail.log.sqlite.lock import FileLock
+from postrail.log.sqlite.pace import Pace
 from postrail.log.sqlite.partition import Cursor, HotBudget
 from postrail.log.sqlite.reader import Reader
 from postrail.log.sqlite.room import Room
 from postrail.log.sqlite.runner import Runner
 from postrail.log.sqlite.store import Store
 
-COMMIT_INTERVAL_SECONDS = 0.016
-"""Under full load a group starts no sooner than this after the one before, so that more callers share an fsync; with less
-load it is less in proportion, and a lone caller never waits."""
-FULL_LOAD_RECORDS_PER_SECOND = 5000.0
-LOAD_WINDOW_SECONDS = 0.1
 GROUP_RECORDS = 500
 GROUP_BYTES = 4 << 20
 TICK_SECONDS = 1.0
@@ -115,9 +111,7 @@ class SqliteLog:
         self._consumers: list[SqliteConsumer] = []
         self._queue: deque[Entry] = deque()
         self._group: Group | None = None
-        self._start_timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._started_at = 0.0
-        self._records_per_second = 0.0
+        self._pace = Pace(self.loop, self._start)
         self._closed: str | None = None
         self._idle: asyncio.Future[None] | None = None
         self._committer = Runner(self.loop, "log-commit")
@@ -177,8 +171,8 @@ class SqliteLog:
         self.check_open()
         future: asyncio.Future[list[Position]] = self.loop.create_future()
         self._queue.append(Entry(future, appends, commits, joins, positions))
-        if self._group is None and self._start_timer is None:
-            self._plan_start()
+        if self._group is None:
+            self._pace.plan(len(self._queue))
         return future
 
     async def consumer(
@@ -258,18 +252,8 @@ class SqliteLog:
 
     # Groups
 
-    def _plan_start(self) -> None:
-        load = min(1.0, self._records_per_second / FULL_LOAD_RECORDS_PER_SECOND)
-        wait_seconds = self._started_at + COMMIT_INTERVAL_SECONDS * load - self.loop.time()
-        if wait_seconds <= 0:
-            self._start_timer = self.loop.call_soon(self._start)
-        else:
-            self._start_timer = self.loop.call_later(wait_seconds, self._start)
-
     def _start(self) -> None:
         """Stage the next group and hand its commit to the thread."""
-        self._start_timer = None
-        before, self._started_at = self._started_at, self.loop.time()
         group = Group(self._topics, self._cache, self._sequence, self._next_body, self._clock())
         records = size_bytes = 0
         queue = self._queue
@@ -279,9 +263,7 @@ class SqliteLog:
             records += len(entry.appends) + 1
             size_bytes += entry.size_bytes
         self._group = group
-        elapsed_seconds = max(1e-6, self._started_at - before)
-        weight = min(1.0, elapsed_seconds / LOAD_WINDOW_SECONDS)
-        self._records_per_second += weight * (records / elapsed_seconds - self._records_per_second)
+        self._pace.started(records)
         try:
             self._store.begin()
             group.stage(self._store)
@@ -297,7 +279,7 @@ class SqliteLog:
             return
         group = self._group
         assert group is not None
-        metrics.COMMIT_SECONDS.observe(self.loop.time() - self._started_at)
+        metrics.COMMIT_SECONDS.observe(self._pace.seconds())
         metrics.RECORDS.inc(group.sequence - self._sequence)
         self._sequence, self._next_body = group.sequence, group.next_body
         group.publish(self._progress)
@@ -320,7 +302,7 @@ class SqliteLog:
         self._group = None
         self._checkpointer.look(self._closed is None, self._background_failed)
         if self._queue or (self._trimmer.jobs and self._closed is None):
-            self._plan_start()
+            self._pace.plan(len(self._queue))
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -351,8 +333,7 @@ class SqliteLog:
         reason = last_words(self.path, error)
         self._closed = reason
         self._fatal(reason)
-        if self._start_timer is not None:
-            self._start_timer.cancel()
+        self._pace.cancel()
         if self._group is not None:
             self._group.fail(LogUnavailable(reason))
             self._group = None
@@ -378,8 +359,8 @@ class SqliteLog:
         metrics.WAL_BYTES.set(self._checkpointer.waiting_bytes)
         if not self._trimmer.jobs:
             self._trimmer.jobs.extend(trim.plan(self._topics.by_place.values(), self._config, self._clock()))
-        if self._trimmer.jobs and self._group is None and self._start_timer is None:
-            self._plan_start()
+        if self._trimmer.jobs and self._group is None:
+            self._pace.plan(len(self._queue))
 
     async def trim(self) -> None:
         """Delete now what may go, and return when it is gone; without this it happens by itself within seconds."""
@@ -403,8 +384,7 @@ class SqliteLog:
         while self._queue or self._group is not None:
             self._idle = self.loop.create_future()
             await self._idle
-        if self._start_timer is not None:
-            self._start_timer.cancel()
+        self._pace.cancel()
         await self._checkpointer.close()
         try:
             await self._committer.run(lambda: self._store.checkpoint(truncate=True))
