@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import cast
-
 import pytest
 
 from postrail.log.sqlite.pace import (
@@ -17,62 +13,33 @@ from postrail.log.sqlite.pace import (
     MANY_WAITING,
     Pace,
 )
+from tests.support.hand_loop import HandLoop
 
 BUSY_ROUND_SECONDS = 0.001
-
-
-class Handle:
-    def __init__(self, at: float, call: Callable[[], None]) -> None:
-        self.at, self.call, self.cancelled = at, call, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Loop:
-    """The part of an event loop that a pace uses; its clock moves by rounds."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.handles: list[Handle] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Handle:
-        self.handles.append(Handle(self.now + seconds, call))
-        return self.handles[-1]
-
-    def call_soon(self, call: Callable[[], None]) -> Handle:
-        return self.call_later(0.0, call)
-
-    def round(self, seconds: float) -> None:
-        """One round, which takes so long before what is due is called."""
-        self.now += seconds
-        due = [handle for handle in self.handles if handle.at <= self.now and not handle.cancelled]
-        self.handles = [handle for handle in self.handles if handle not in due]
-        for handle in due:
-            handle.call()
 
 
 class Groups:
     """A pace, and when it last started a group."""
 
     def __init__(self) -> None:
-        self.loop = Loop()
-        self.pace = Pace(cast("asyncio.AbstractEventLoop", self.loop), self._start, self.loop.clock)
+        self.loop = HandLoop()
+        self.pace = Pace(self.loop.as_loop, self._start, self.loop.time)
         self.is_started = False
 
     def _start(self) -> None:
         self.is_started = True
+
+    def load(self, share: float) -> None:
+        """A group starts now, and since the one before there was this share of a full load."""
+        self.loop.now += LOAD_WINDOW_SECONDS
+        self.pace.started(round(share * FULL_LOAD_RECORDS_PER_SECOND * (self.loop.now - self.pace.started_at)))
 
     def starts_after(self, *, load: float, round_seconds: float, waiting: int = 1) -> float:
         """Seconds from one group, after which there was this share of a full load, to the start of the next one.
 
         Each round of the loop takes so long.
         """
-        self.loop.now += LOAD_WINDOW_SECONDS
-        self.pace.started(round(load * FULL_LOAD_RECORDS_PER_SECOND * (self.loop.now - self.pace.started_at)))
+        self.load(load)
         self.pace.plan(waiting)
         while not self.is_started:
             self.loop.round(round_seconds)
@@ -81,9 +48,7 @@ class Groups:
 
 @pytest.fixture
 def groups() -> Groups:
-    groups = Groups()
-    groups.loop.now = LOAD_WINDOW_SECONDS
-    return groups
+    return Groups()
 
 
 def test_a_lone_caller_does_not_wait(groups: Groups) -> None:
@@ -112,8 +77,7 @@ def test_a_busy_loop_with_many_who_wait_is_not_waited_for(groups: Groups) -> Non
 
 
 def test_many_who_come_later_hurry_a_planned_start(groups: Groups) -> None:
-    groups.loop.now += LOAD_WINDOW_SECONDS
-    groups.pace.started(int(FULL_LOAD_RECORDS_PER_SECOND))
+    groups.load(1.0)
     groups.pace.plan(1)
     groups.loop.round(EARLIEST_SECONDS + BUSY_ROUND_SECONDS)
     assert not groups.is_started
@@ -123,8 +87,7 @@ def test_many_who_come_later_hurry_a_planned_start(groups: Groups) -> None:
 
 
 def test_the_loop_becomes_idle(groups: Groups) -> None:
-    groups.loop.now += LOAD_WINDOW_SECONDS
-    groups.pace.started(int(FULL_LOAD_RECORDS_PER_SECOND))
+    groups.load(1.0)
     groups.pace.plan(1)
     for _ in range(20):
         groups.loop.round(BUSY_ROUND_SECONDS)

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import cast
-
 import pytest
 
 from postrail.sender.deadline import Deadline
-
-
-class Timer:
-    def __init__(self, at: float, call: Callable[[], None]) -> None:
-        self.at, self.call, self.cancelled = at, call, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Loop:
-    """The part of an event loop that a deadline uses, with a clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.made: list[Timer] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, at: float, call: Callable[[], None]) -> Timer:
-        self.made.append(Timer(at, call))
-        return self.made[-1]
-
-    def until(self, now: float) -> None:
-        """Let the time come, with all timers that are due by then."""
-        while due := [timer for timer in self.made if not timer.cancelled and timer.at <= now]:
-            first = min(due, key=lambda timer: timer.at)
-            first.cancelled = True
-            self.now = max(self.now, first.at)
-            first.call()
-        self.now = now
+from tests.support.hand_loop import HandLoop
 
 
 @pytest.fixture
-def loop() -> Loop:
-    return Loop()
+def loop() -> HandLoop:
+    return HandLoop()
 
 
 @pytest.fixture
@@ -54,11 +19,11 @@ def passed() -> list[float]:
 
 
 @pytest.fixture
-def deadline(loop: Loop, passed: list[float]) -> Deadline:
-    return Deadline(cast("asyncio.AbstractEventLoop", loop), lambda: passed.append(loop.now))
+def deadline(loop: HandLoop, passed: list[float]) -> Deadline:
+    return Deadline(loop.as_loop, lambda: passed.append(loop.now))
 
 
-def test_it_passes_once(loop: Loop, deadline: Deadline, passed: list[float]) -> None:
+def test_it_passes_once(loop: HandLoop, deadline: Deadline, passed: list[float]) -> None:
     deadline.set(5)
     loop.until(104.9)
     assert passed == []
@@ -67,7 +32,7 @@ def test_it_passes_once(loop: Loop, deadline: Deadline, passed: list[float]) -> 
 
 
 def test_set_later_it_passes_at_the_last_time_with_one_timer_moved(
-    loop: Loop, deadline: Deadline, passed: list[float]
+    loop: HandLoop, deadline: Deadline, passed: list[float]
 ) -> None:
     for _ in range(4):
         deadline.set(5)
@@ -78,14 +43,16 @@ def test_set_later_it_passes_at_the_last_time_with_one_timer_moved(
     assert len(loop.made) == 2
 
 
-def test_set_sooner_it_passes_sooner(loop: Loop, deadline: Deadline, passed: list[float]) -> None:
+def test_set_sooner_it_passes_sooner(loop: HandLoop, deadline: Deadline, passed: list[float]) -> None:
     deadline.set(60)
     deadline.set(1)
     loop.until(200)
     assert passed == [101]
 
 
-def test_cleared_it_does_not_pass_until_it_is_set_again(loop: Loop, deadline: Deadline, passed: list[float]) -> None:
+def test_cleared_it_does_not_pass_until_it_is_set_again(
+    loop: HandLoop, deadline: Deadline, passed: list[float]
+) -> None:
     deadline.set(5)
     deadline.clear()
     loop.until(110)
@@ -95,7 +62,7 @@ def test_cleared_it_does_not_pass_until_it_is_set_again(loop: Loop, deadline: De
     assert passed == [115]
 
 
-def test_cancelled_it_leaves_no_timer(loop: Loop, deadline: Deadline, passed: list[float]) -> None:
+def test_cancelled_it_leaves_no_timer(loop: HandLoop, deadline: Deadline, passed: list[float]) -> None:
     deadline.set(5)
     deadline.cancel()
     loop.until(200)

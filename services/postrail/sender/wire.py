@@ -127,8 +127,7 @@ class Wire(asyncio.Protocol):
             self._unread = event is not None
         if event is not None:
             return event
-        if self.broken is not None:
-            raise self.broken
+        self._require_open()
         self._waiter = self._loop.create_future()
         self._deadline.set(self._reply_seconds())
         try:
