@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import process_tree
-from bench.load import BenchmarkError, send
+from bench.load import BenchmarkError, SourceRun, send
+from bench.paced_source import send_paced
 from bench.systems import System
 from bench.workplace import prepared
 
@@ -69,10 +70,14 @@ class Measurement:
         return (self.source_cpu_seconds + self.sink_cpu_seconds) * 1000 / self.messages
 
 
-def measure(system: type[System], work: Work, sessions: int, *, held: str | None = None) -> Measurement:
+def measure(
+    system: type[System], work: Work, sessions: int, *, held: str | None = None, per_second: float | None = None
+) -> Measurement:
     """Start the system fresh, warm it up and measure it once.
 
-    `held` names a part of it that stands still until all others are done, and then works through what waits for it.
+    Args:
+        held: a part of it that stands still until all others are done, and then works through what waits for it.
+        per_second: how fast messages are submitted; where nothing is said, as fast as the sessions can.
 
     Raises:
         BenchmarkError: it did not start, refused, lost or repeated a message.
@@ -89,7 +94,7 @@ def measure(system: type[System], work: Work, sessions: int, *, held: str | None
         with process_tree.PeakMemory(roots) as memory:
             if held is not None:
                 subject.hold(held)
-            source = send(subject.port, messages=work.messages, sessions=sessions, size_bytes=work.size_bytes)
+            source = _submit(subject.port, work, sessions, per_second)
             if held is not None:
                 _wait_for_rest(subject)
                 subject.let_go(held)
@@ -123,6 +128,14 @@ def measure(system: type[System], work: Work, sessions: int, *, held: str | None
         measurement.peak_memory_bytes / 1e6,
     )
     return measurement
+
+
+def _submit(port: int, work: Work, sessions: int, per_second: float | None) -> SourceRun:
+    if per_second is None:
+        return send(port, messages=work.messages, sessions=sessions, size_bytes=work.size_bytes)
+    return send_paced(
+        port, messages=work.messages, per_second=per_second, sessions=sessions, size_bytes=work.size_bytes
+    )
 
 
 def _wait_for_rest(subject: System) -> None:

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from bench.load import free_port
+from bench.paced_source import read_reply, submit_paced
 from postrail.demo.dns_server import DnsServer
 from postrail.demo.ledger import FIELD, ledger_id_of
 from postrail.demo.receivers import Behaviour, Received, Receiver
@@ -93,28 +93,12 @@ class _Load:
     async def run(self, seconds: float) -> Latencies:
         """One phase."""
         self._latencies = Latencies()
-        until = time.perf_counter() + seconds
-        await asyncio.gather(*(self._session(until, number) for number in range(_SESSIONS)))
+        await submit_paced(self._port, round(self._rate * seconds), self._rate, _SESSIONS, self._submit)
         for _ in range(100):
             if not self._started:
                 return self._latencies
             await asyncio.sleep(0.1)
         raise TimeoutError(f"{len(self._started)} messages were not delivered")
-
-    async def _session(self, until: float, number: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        await _reply(reader)
-        writer.write(b"EHLO quick.example\r\n")
-        await _reply(reader)
-        pause = _SESSIONS / self._rate
-        due = time.perf_counter() + pause * number / _SESSIONS
-        while due < until:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            due += pause
-            await self._submit(reader, writer)
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
 
     async def _submit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ledger_id = f"slow-{next(self._numbers)}"
@@ -122,17 +106,10 @@ class _Load:
         started = self._started[ledger_id] = time.perf_counter()
         writer.write(_TRANSACTION)
         for _ in range(3):
-            await _reply(reader)
+            await read_reply(reader)
         writer.write(head.encode() + _BODY + b".\r\n")
-        await _reply(reader)
+        await read_reply(reader)
         self._latencies.submission.append(time.perf_counter() - started)
-
-
-async def _reply(reader: asyncio.StreamReader) -> None:
-    while (line := await reader.readline())[3:4] == b"-":
-        pass
-    if line[:1] not in {b"2", b"3"}:
-        raise ConnectionError(f"the server said {line!r}")
 
 
 async def _measure(folder: Path, slow: int, seconds: float, rate: float) -> list[Latencies]:

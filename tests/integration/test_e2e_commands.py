@@ -158,6 +158,19 @@ def test_missing_configuration_says_how_to_write_one(tmp_path: Path) -> None:
 
 @pytest.mark.embedded
 @pytest.mark.parametrize("workers", [1, 2])
+def test_data_directory_that_cannot_be_made_is_named(own_postrail: PostrailProcess, workers: int) -> None:
+    own_postrail.workers = workers
+    own_postrail.config["data_directory"] = "/proc/postrail"  # nobody can make a folder there, not even root
+    own_postrail.write_config()
+    done = own_postrail.run("up")
+    assert done.returncode in {69, 78}
+    for part in ("data_directory: /proc", "this user"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("workers", [1, 2])
 def test_second_start_on_the_same_data_directory_is_refused(own_postrail: PostrailProcess, workers: int) -> None:
     own_postrail.workers = workers
     own_postrail.start()

@@ -17,6 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvloop
 
@@ -154,9 +155,19 @@ def run_process(
         _allow_open_files(clients + OTHER_FILES)
         return uvloop.run(_serve(make(), supervised=supervised))
     except (ConfigurationError, CertificateError, LogError, OSError) as error:
-        LOG.error("cannot_start", reason=str(error))
-        print(f"postrail: cannot start: {error}", file=sys.stderr)
+        reason = why_not(error, config)
+        LOG.error("cannot_start", reason=reason)
+        print(f"postrail: cannot start: {reason}", file=sys.stderr)
         return EXIT_UNAVAILABLE
+
+
+def why_not(error: Exception, config: Config) -> str:
+    """What a person reads when a start failed: the system's own words name no setting, so those of the data folder get one."""
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        path = Path(error.filename)
+        if path.is_relative_to(config.data_directory):
+            return f"data_directory: {path}: {error.strerror}; name a folder that this user can write"
+    return str(error)
 
 
 def open_log_file(config: Config, worker: int | None) -> None:

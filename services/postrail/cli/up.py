@@ -19,7 +19,7 @@ import uvloop
 from postrail.cli.cluster import Member
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.pipeline import Worker
-from postrail.cli.process import Process, on_signals, open_log_file, run_process
+from postrail.cli.process import Process, on_signals, open_log_file, run_process, why_not
 from postrail.core.config import Config
 from postrail.ingress.shared_listeners import ABSENT, SessionCounts, SharedListeners, bind
 from postrail.shell import logs
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return uvloop.run(_Supervisor(args.config, config, workers).run())
     except OSError as error:
-        print(f"postrail: cannot start: {error}", file=sys.stderr)
+        print(f"postrail: cannot start: {why_not(error, config)}", file=sys.stderr)
         return EXIT_UNAVAILABLE
 
 
