@@ -31,12 +31,9 @@ def send_paced(port: int, *, messages: int, per_second: float, sessions: int, si
 
     async def submit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         recipient = f"{next(numbers)}r@{RECIPIENT_DOMAIN}"
-        writer.write(f"MAIL FROM:<news@{SENDER_DOMAIN}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode())
-        for _ in range(3):
-            await read_reply(reader)
+        commands = f"MAIL FROM:<news@{SENDER_DOMAIN}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n"
         head = f"From: <news@{SENDER_DOMAIN}>\r\nTo: <{recipient}>\r\nSubject: at a steady pace\r\n\r\n"
-        writer.write(head.encode() + body)
-        await read_reply(reader)
+        await transact(reader, writer, commands.encode(), head.encode() + body)
 
     started_at_seconds, cpu_seconds = time.time(), time.thread_time()
     try:
@@ -69,6 +66,19 @@ async def submit_paced(port: int, messages: int, per_second: float, sessions: in
     async with asyncio.TaskGroup() as group:
         for number in range(sessions):
             group.create_task(session(number))
+
+
+async def transact(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, commands: bytes, content: bytes) -> None:
+    """MAIL, one RCPT and DATA at once (RFC 2920), then the content with its final dot.
+
+    Raises:
+        ConnectionError: a reply was not 2xx or 3xx.
+    """
+    writer.write(commands)
+    for _ in range(3):
+        await read_reply(reader)
+    writer.write(content)
+    await read_reply(reader)
 
 
 async def read_reply(reader: asyncio.StreamReader) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import free_port
-from bench.paced_source import read_reply, submit_paced
+from bench.paced_source import submit_paced, transact
 from postrail.demo.dns_server import DnsServer
 from postrail.demo.ledger import FIELD, ledger_id_of
 from postrail.demo.receivers import Behaviour, Received, Receiver
@@ -104,11 +104,7 @@ class _Load:
         ledger_id = f"slow-{next(self._numbers)}"
         head = f"From: {_SENDER}\r\nSubject: {ledger_id}\r\n{FIELD.decode()}: {ledger_id}\r\n\r\n"
         started = self._started[ledger_id] = time.perf_counter()
-        writer.write(_TRANSACTION)
-        for _ in range(3):
-            await read_reply(reader)
-        writer.write(head.encode() + _BODY + b".\r\n")
-        await read_reply(reader)
+        await transact(reader, writer, _TRANSACTION, head.encode() + _BODY + b".\r\n")
         self._latencies.submission.append(time.perf_counter() - started)
 
 

@@ -17,7 +17,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import uvloop
 
@@ -26,7 +25,7 @@ from postrail.core.config import Config
 from postrail.log.interface import Log, LogError
 from postrail.shell import logs
 from postrail.shell.blob_stores import open_blob_store
-from postrail.shell.configuration import ConfigurationError
+from postrail.shell.configuration import ConfigurationError, make_data_directory
 from postrail.shell.context import Service
 from postrail.shell.dns import Resolver
 from postrail.shell.health import HealthServer
@@ -152,22 +151,13 @@ def run_process(
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     try:
         open_log_file(config, worker)
+        make_data_directory(config)
         _allow_open_files(clients + OTHER_FILES)
         return uvloop.run(_serve(make(), supervised=supervised))
     except (ConfigurationError, CertificateError, LogError, OSError) as error:
-        reason = why_not(error, config)
-        LOG.error("cannot_start", reason=reason)
-        print(f"postrail: cannot start: {reason}", file=sys.stderr)
+        LOG.error("cannot_start", reason=str(error))
+        print(f"postrail: cannot start: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
-
-
-def why_not(error: Exception, config: Config) -> str:
-    """What a person reads when a start failed: the system's own words name no setting, so those of the data folder get one."""
-    if isinstance(error, OSError) and isinstance(error.filename, str):
-        path = Path(error.filename)
-        if path.is_relative_to(config.data_directory):
-            return f"data_directory: {path}: {error.strerror}; name a folder that this user can write"
-    return str(error)
 
 
 def open_log_file(config: Config, worker: int | None) -> None:

@@ -19,11 +19,11 @@ import uvloop
 from postrail.cli.cluster import Member
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_UNAVAILABLE
 from postrail.cli.pipeline import Worker
-from postrail.cli.process import Process, on_signals, open_log_file, run_process, why_not
+from postrail.cli.process import Process, on_signals, open_log_file, run_process
 from postrail.core.config import Config
 from postrail.ingress.shared_listeners import ABSENT, SessionCounts, SharedListeners, bind
 from postrail.shell import logs
-from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load
+from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, check_machine, load, make_data_directory
 
 LOG = logs.logger("supervisor")
 RESTART_PAUSES_SECONDS = (0.2, 1.0, 5.0, 15.0, 60.0)
@@ -62,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if workers == 1:
         return _work(config, 1, 0, None)
     try:
+        make_data_directory(config)
         return uvloop.run(_Supervisor(args.config, config, workers).run())
-    except OSError as error:
-        print(f"postrail: cannot start: {why_not(error, config)}", file=sys.stderr)
+    except (ConfigurationError, OSError) as error:
+        print(f"postrail: cannot start: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
 
 

@@ -189,6 +189,22 @@ def _data_directory(config: Config) -> Iterator[str]:
         yield f"data_directory: {existing} cannot be written by this user"
 
 
+def make_data_directory(config: Config) -> None:
+    """Make the data directory where it is missing.
+
+    Raises:
+        ConfigurationError: it cannot be made, or not be written.
+    """
+    problem = next(_data_directory(config), None)
+    if problem is None:
+        try:
+            Path(config.data_directory).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"data_directory: {config.data_directory} cannot be made: {error.strerror}"
+    if problem is not None:
+        raise ConfigurationError(f"{problem}; name another folder, or let this user write it")
+
+
 def worker_directories(config: Config) -> Sequence[Path]:
     """The folders of all workers that ever ran here, by number."""
     root = Path(config.data_directory)
