@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,35 @@ def test_the_machine_is_checked(tmp_path: Path) -> None:
     assert "ingress.tls.certificate_file" in text
     assert "make one with: postrail dkim generate example.com --selector mail1" in text
     assert "pools.default.sources: 192.0.2.10 is not an address of this machine" in text
+
+
+def _become_nobody() -> None:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+
+
+def _said_of(config: Config) -> list[str]:
+    try:
+        configuration.make_data_directory(config)
+    except configuration.ConfigurationError as error:
+        return [*configuration.check_machine(config), str(error)]
+    return configuration.check_machine(config)
+
+
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
+    config = _template(tmp_path)
+    assert config.ingress.tls is not None
+    (tmp_path / "tls").mkdir()
+    Path(config.ingress.tls.certificate_file).touch()
+    (tmp_path / "data").mkdir()
+    tmp_path.chmod(0)
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), _become_nobody) as another_user:
+            text = "\n".join(another_user.submit(_said_of, config).result())
+    finally:
+        tmp_path.chmod(0o700)
+    assert f"ingress.tls.certificate_file: {config.ingress.tls.certificate_file} cannot be read by this user" in text
+    assert "cannot be written by this user; name another folder, or let this user write it" in text
 
 
 def test_password_hashes_do_not_show_in_a_representation(tmp_path: Path) -> None:

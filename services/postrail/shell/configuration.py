@@ -94,10 +94,13 @@ def check_machine(config: Config) -> list[str]:
 
 
 def _readable(name: str, where: str) -> Iterator[str]:
-    path = Path(name)
-    if not path.is_file():
+    try:
+        exists = Path(name).is_file()
+    except PermissionError:  # it is in a folder that this user cannot enter
+        exists = True
+    if not exists:
         yield f"{where}: {name} does not exist"
-    elif not os.access(path, os.R_OK):
+    elif not os.access(name, os.R_OK):
         yield f"{where}: {name} cannot be read by this user"
 
 
@@ -182,7 +185,8 @@ def _low_port_advice(kind: ListenerKind, port: int) -> str:
 
 def _data_directory(config: Config) -> Iterator[str]:
     directory = Path(config.data_directory)
-    existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    # not Path.exists, which fails in a folder that this user cannot enter
+    existing = next(folder for folder in (directory, *directory.parents) if os.path.exists(folder))  # noqa: PTH110
     if not existing.is_dir():
         yield f"data_directory: {existing} is not a folder"
     elif not os.access(existing, os.W_OK | os.X_OK):
