@@ -113,8 +113,9 @@ async def test_killed_around_the_receivers_250_and_once_it_is_durable(
         await world.until("all mail has arrived", lambda: not world.books.ledger.open_count)
         repeats, in_flight = world.books.repeats(), world.books.in_flight
         recipients = await submit(world, 5)
-        while not (await recorded(world)).issuperset(recipients):
-            pass
+        async with asyncio.timeout(60):
+            while not (await recorded(world)).issuperset(recipients):
+                pass
         await crash(world, "sender")
         await world.start("sender")
         balance = await world.settle()

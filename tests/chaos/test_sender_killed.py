@@ -82,9 +82,7 @@ async def test_killed_once_the_outcome_is_durable() -> None:
     async with chaos_world() as world:
         await world.start()
         recipients = await submit(world, 5)
-        recorded: set[str] = set()
-        while not recorded.issuperset(recipients):
-            recorded.update(await asyncio.to_thread(world.newly_recorded))
+        await world.until_recorded(recipients)
         await world.kill()
         await world.start()
         balance = await world.settle()

@@ -240,4 +240,5 @@ def _look(path: Path, mails: int = 5) -> None:
     states = {state.partition.topic: state for state in inspect.topics(path)}
     assert states["accepted.bulk"][1:4] == (0, mails, mails)
     assert states["events"].records == 9
-    assert len(list(inspect.records(path, "events", newest=4))) == 4
+    assert [record.offset for record in inspect.records(path, "events", start=5)] == [5, 6, 7, 8]
+    assert not list(inspect.records(path, "events", start=9))

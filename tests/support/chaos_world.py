@@ -75,6 +75,7 @@ class ChaosWorld:
     status: int | None = None
     _launcher: asyncio.subprocess.Process | None = None
     _events_read: dict[Path, int] = field(default_factory=dict)
+    _delivered: set[str] = field(default_factory=set)
 
     @property
     def data(self) -> Path:
@@ -150,23 +151,24 @@ class ChaosWorld:
         async with asyncio.timeout(END_SECONDS):
             self.status = await self._told()
         await self.until(lambda: not any(receiver.sessions for receiver in self.receivers.values()))
-        self.books.ended(await asyncio.to_thread(self.newly_recorded), crashed=crashed)
+        self.books.ended(await asyncio.to_thread(self.recorded), crashed=crashed)
         self.pid = 0
 
-    def newly_recorded(self) -> list[str]:
-        """Recipients that the log holds as delivered, and did not at the last call."""
-        found: list[str] = []
+    def recorded(self) -> set[str]:
+        """Recipients that the log holds as delivered; works in a life and between two."""
         for path in self.log_files():
-            events = next((state for state in inspect.topics(path) if state.partition.topic == EVENTS), None)
-            if events is None:
-                continue
-            unread = events.next - self._events_read.get(path, 0)
-            self._events_read[path] = events.next
-            for record in inspect.records(path, EVENTS, newest=unread) if unread else ():
+            for record in inspect.records(path, EVENTS, start=self._events_read.get(path, 0)):
+                self._events_read[path] = record.offset + 1
                 event = codec.decode_event(record.value)
                 if event.type is EventType.DELIVERED:
-                    found += event.recipients
-        return found
+                    self._delivered.update(event.recipients)
+        return self._delivered
+
+    async def until_recorded(self, recipients: Sequence[str], seconds: float = 30.0) -> None:
+        """Wait until the log holds all of them as delivered."""
+        deadline = time.monotonic() + seconds
+        while missing := set(recipients) - await asyncio.to_thread(self.recorded):
+            assert time.monotonic() < deadline, f"not recorded as delivered: {missing}\n{self.said()}"
 
     def log_files(self) -> list[Path]:
         return inspect.log_files(self.data)

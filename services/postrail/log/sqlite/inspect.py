@@ -108,12 +108,11 @@ def records_by_key(source: Source, topic: str, key: bytes) -> list[Record]:
     return [_record(source, row) for row in _query(source, query, (key, topic))]
 
 
-def records(source: Source, topic: str, *, newest: int | None = None) -> Iterator[Record]:
-    """All records of a topic that are kept, partition by partition in offset order; only the `newest` of each if set."""
+def records(source: Source, topic: str, *, start: int = 0) -> Iterator[Record]:
+    """The records of a topic that are kept, partition by partition in offset order, each from the offset `start` on."""
     for state in topics(source):
         if state.partition.topic == topic:
-            first = state.first if newest is None else max(state.first, state.next - newest)
-            yield from _from(source, state.partition, first, state.next)
+            yield from _from(source, state.partition, max(start, state.first), state.next)
 
 
 def pending(source: Source, topic: str, groups: Sequence[str]) -> Iterator[Record]:
