@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from postrail.core.checks_config import ChecksConfig
-from postrail.core.config import DnsConfig
+from postrail.core.routing_config import DnsConfig
 from postrail.shell.dns import Resolver
 from postrail_operator.checker import Checker
 from postrail_operator.client import Client

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from postrail.core.address import BadAddress, ascii_domain
 from postrail.core.checks import CheckResult
 from postrail.core.conditions import Reason
-from postrail.core.config import SubmitterConfig
 from postrail.core.dkim_record import PublicKey
+from postrail.core.ingress_config import SubmitterConfig
 from postrail.core.kind_specs import SendingDomainSpec, SubmitterSpec
 from postrail.core.submission import Submitter
 from postrail_operator import keys

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.demo.receivers import Behaviour
 from tests.support.arrivals import Arrivals, p99
 from tests.support.chaos_behaviours import HangsAt

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from postrail.core.config import Config, RetryConfig
+from postrail.core.config import Config
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.limits import Limits, message_pace
 from postrail.core.parking import Parking
 from postrail.core.retry import turn

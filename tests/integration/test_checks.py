@@ -13,8 +13,8 @@ from postrail.cli import dkim as command
 from postrail.core import dkim_record
 from postrail.core.checks import Reason, Verdict
 from postrail.core.checks_config import BlockListConfig
-from postrail.core.config import DnsConfig
 from postrail.core.dns_answers import DnsStatus, Question, RecordKind
+from postrail.core.routing_config import DnsConfig
 from postrail.shell.checks import address as address_checks
 from postrail.shell.checks import domain as domain_checks
 from postrail.shell.dns import Resolver

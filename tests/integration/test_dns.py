@@ -12,8 +12,8 @@ import dns.message
 import dns.rrset
 import pytest
 
-from postrail.core.config import DnsConfig
 from postrail.core.dns_answers import DnsStatus, MxHost
+from postrail.core.routing_config import DnsConfig
 from postrail.shell.dns import Resolver
 from tests.support.dns_server import BROKEN, DnsServer, serving, zone_text
 

@@ -13,7 +13,8 @@ import pytest_asyncio
 from postrail.core.records import EventType
 from postrail.demo.dns_server import Fault
 from postrail.demo.receivers import Behaviour, Session
-from tests.support.fault_world import SENDER, FaultWorld, fault_world
+from tests.support.fault_configuration import SENDER
+from tests.support.fault_world import FaultWorld, fault_world
 from tests.support.messages import read_report
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -18,7 +18,9 @@ import pytest
 import pytest_asyncio
 
 from postrail.core.records import EventType
-from tests.support.fault_world import SENDER, SUBMISSION, Client, FaultWorld, Place, fault_world
+from tests.support.fault_client import Client
+from tests.support.fault_configuration import SENDER, SUBMISSION
+from tests.support.fault_world import FaultWorld, Place, fault_world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,17 +17,9 @@ import pytest_asyncio
 
 from postrail.core.records import EventType
 from postrail.demo.receivers import Behaviour, Session
-from tests.support.fault_world import (
-    ANSWER_SECONDS,
-    SENDER,
-    STRANGERS,
-    SUBMISSION,
-    TRUSTED,
-    Client,
-    FaultWorld,
-    Place,
-    fault_world,
-)
+from tests.support.fault_client import ANSWER_SECONDS, Client
+from tests.support.fault_configuration import SENDER, STRANGERS, SUBMISSION, TRUSTED
+from tests.support.fault_world import FaultWorld, Place, fault_world
 from tests.support.ingress import client_context
 from tests.support.messages import header_of, read_report
 

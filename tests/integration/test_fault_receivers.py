@@ -16,7 +16,8 @@ import pytest_asyncio
 
 from postrail.core.records import EventType
 from postrail.demo.receivers import HANG, TAKE_AND_CLOSE, TAKE_AND_HANG, Behaviour, Received, Session
-from tests.support.fault_world import SENDER, FaultWorld, Place, fault_world
+from tests.support.fault_configuration import SENDER
+from tests.support.fault_world import FaultWorld, Place, fault_world
 from tests.support.messages import read_report
 from tests.support.scripted_smtp import scripted
 

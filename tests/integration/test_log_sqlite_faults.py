@@ -157,7 +157,7 @@ def test_an_fsync_error_really_ends_the_process(tmp_path: Path) -> None:
     script = """
 import asyncio, sys
 from pathlib import Path
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Append
 from postrail.log.sqlite import open_log
 from tests.support.faulty_disk import FaultyDisk
@@ -182,7 +182,7 @@ asyncio.run(main())
 _WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from postrail.core.config import LogConfig
+from postrail.core.log_config import LogConfig
 from postrail.log.interface import Append, Commit, TopicPartition
 from postrail.log.progress import Progress
 from postrail.log.sqlite import open_log

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postrail.core.config import TimeoutsConfig
+from postrail.core.delivery_config import TimeoutsConfig
 from postrail.core.records import EventType
 from postrail.core.smtp_client import SmtpClient
 from postrail.demo.credentials import write_certificate

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postrail.core.config import ListenerConfig, ListenerKind
+from postrail.core.ingress_config import ListenerConfig, ListenerKind
 from postrail.ingress.shared_listeners import STARTING, Acceptor, SessionCounts, SharedListeners, bind
 
 ANYWHERE = ListenerConfig(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postrail.core.config import TLSConfig
+from postrail.core.ingress_config import TLSConfig
 from postrail.demo.credentials import server_context, write_certificate
 from postrail.ingress.connection import ConnectionEnded
 from postrail.ingress.encryption import EncryptedConnection

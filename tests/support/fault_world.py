@@ -8,7 +8,6 @@ demonstration brings the system, DNS server, receivers and ledger; `chaos_world`
 from __future__ import annotations
 
 import asyncio
-import base64
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,8 +17,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from argon2 import PasswordHasher
-
 from postrail.cli.queue import Waiting, as_waiting
 from postrail.core.records import FINAL_EVENTS, Event, EventType
 from postrail.core.topics import EVENTS, holds_mail
@@ -27,73 +24,20 @@ from postrail.demo.credentials import server_context, write_certificate
 from postrail.demo.dns_server import DnsServer
 from postrail.demo.ledger import FIELD, Ledger, body_digest, bounces_in, ledger_id_of
 from postrail.demo.receivers import Behaviour, Received, Receiver
-from postrail.demo.system import SELECTORS, System
+from postrail.demo.system import System
 from postrail.demo.world import SENDER_DOMAIN, SENDER_HOST
 from postrail.log.sqlite import inspect
 from postrail.wire import codec
-from tests.support.ingress import client_context
+from tests.support.fault_client import ANSWER_SECONDS, Client
+from tests.support.fault_configuration import (
+    SENDER,
+    SUBMISSION,
+    TRUSTED,
+    configuration,
+)
 from tests.support.processes import daemon_folder, free_port, tail
 
-USER, PASSWORD = "shop", "correct horse battery staple"
-SENDER = f"orders@{SENDER_DOMAIN}"
 BODY = b"Hello,\r\n.a line that begins with a dot\r\n..and one with two\r\nThe end.\r\n"
-HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
-SUBMISSION, TRUSTED, STRANGERS = range(3)
-"""Listeners: with AUTH, for 127.0.0.0/8, and for a network that nobody here is in."""
-ANSWER_SECONDS = 30.0
-
-
-class Client:
-    """One SMTP connection that says exactly what it is told to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: set[Client]) -> None:
-        self.reader = reader
-        self.writer = writer
-        self._open = open_
-        open_.add(self)
-
-    async def send(self, data: bytes) -> None:
-        """Write bytes as they are."""
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def reply(self) -> str:
-        """One reply; the lines of a longer one are joined by line feeds, and the end of the connection is ""."""
-        lines: list[str] = []
-        async with asyncio.timeout(ANSWER_SECONDS):
-            while line := (await self.reader.readline()).decode().rstrip():
-                lines.append(line)
-                if line[3:4] != "-":
-                    break
-        return "\n".join(lines)
-
-    async def say(self, line: str) -> str:
-        """A command and its reply."""
-        await self.send(line.encode() + b"\r\n")
-        return await self.reply()
-
-    async def rest(self) -> str:
-        """Everything until the server closes."""
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return (await self.reader.read(-1)).decode()
-
-    async def start_tls(self) -> None:
-        """STARTTLS, the handshake, EHLO."""
-        assert (await self.say("STARTTLS")).startswith("220")
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await self.writer.start_tls(client_context())
-        await self.say("EHLO client.test")
-
-    async def log_in(self, password: str = PASSWORD, user: str = USER) -> str:
-        """AUTH PLAIN; the reply."""
-        return await self.say("AUTH PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()).decode())
-
-    async def close(self) -> None:
-        """End the connection, whatever state it is in."""
-        self._open.discard(self)
-        self.writer.transport.abort()
-        with suppress(OSError, ssl.SSLError):
-            await self.writer.wait_closed()
 
 
 @dataclass(slots=True)
@@ -126,7 +70,7 @@ class FaultWorld:
         reports: notifications that the senders got, as they came.
         receivers: all that listen; the one of the senders is named home.
         allowed_repeats: second copies that a test has brought about on purpose.
-        ports: of the listeners, by the constants of this module.
+        ports: of the listeners, by the constants of `fault_configuration`.
     """
 
     system: System
@@ -379,14 +323,14 @@ async def fault_world(**overrides: Mapping[str, Any]) -> AsyncIterator[FaultWorl
     """A running world. Its books are checked at the end, unless it ends with an exception.
 
     Args:
-        overrides: sections of the configuration, merged into those of `_configuration` field by field.
+        overrides: sections of the configuration, merged into those of `configuration` field by field.
     """
     with daemon_folder("fault") as folder:
         dns = DnsServer()
         await dns.start()
         ports = (free_port(), free_port(), free_port())
         system = System(folder, dns, free_port(), submission_port=ports[SUBMISSION])
-        system.overrides = _configuration(folder, ports, overrides)
+        system.overrides = configuration(folder, ports, overrides)
         system.write()
         world = FaultWorld(system, ports)
         try:
@@ -397,56 +341,3 @@ async def fault_world(**overrides: Mapping[str, Any]) -> AsyncIterator[FaultWorl
             assert await system.stop() == 0, world.said()
         finally:
             await world.close()
-
-
-def _configuration(folder: Path, ports: Sequence[int], overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    own = {"kind": "trusted", "address": "127.0.0.1", "submitter": "relay"}
-    key = {"selector": SELECTORS["ed25519"], "key_file": str(folder / f"{SELECTORS['ed25519']}.pem")}
-    values: dict[str, dict[str, Any]] = {
-        "log": {"min_free_bytes": "1MiB"},
-        "ingress": {
-            "listeners": [
-                {"kind": "submission", "address": "127.0.0.1", "port": ports[SUBMISSION]},
-                {**own, "port": ports[TRUSTED], "networks": ["127.0.0.0/8"]},
-                {**own, "port": ports[STRANGERS], "networks": ["192.0.2.0/24"]},
-            ],
-        },
-        "streams": {"transactional": {"lane": "urgent"}, "brief": {"lane": "urgent", "lifetime_seconds": 2}},
-        "signing": {"domains": {SENDER_DOMAIN: {"keys": [key]}}},
-        "delivery": {
-            "default_limits": {"messages_per_second": 10_000, "new_connections_per_minute": 60_000},
-            "timeouts": {"connect_seconds": 2, "final_dot_seconds": 1, "idle_seconds": 0.5, "quit_seconds": 0.5},
-            "retry": {
-                "delays_seconds": [0.5],
-                "tiers_seconds": [0.5, 1],
-                "site_backoff_seconds": [0.5],
-                "delay_warning_seconds": 3600,
-            },
-        },
-        "routing": {"dns": _dns_settings()},
-    }
-    for section, fields in overrides.items():
-        values[section] = {**values.get(section, {}), **fields}
-    return {**values, "submitters": _submitters()}
-
-
-def _dns_settings() -> dict[str, Any]:
-    return {"timeout_seconds": 0.3, "tries": 2, "negative_ttl_seconds": 0.2}
-
-
-def _submitters() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": USER,
-            "password_hash": HASH,
-            "domains": [SENDER_DOMAIN],
-            "streams": ["brief"],
-        },
-        {
-            "name": "relay",
-            "password_hash": HASH,
-            "domains": [SENDER_DOMAIN],
-            "streams": ["brief"],
-            "null_sender": True,
-        },
-    ]

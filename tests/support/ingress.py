@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ T = TypeVar("T")
 PASSWORD = "correct horse"
 _HASH = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 SUBMISSION, SUBMISSIONS, TRUSTED, STRANGERS = range(4)
+HEADER = b"From: a@example.com\r\n\r\n"
+"""The least that a message needs."""
 
 
 def settings(folder: Path, **limits: object) -> dict[str, Any]:
@@ -186,3 +188,12 @@ def connect(ingress: Ingress, listener: int = TRUSTED, *, tls: bool = False, log
     if login:
         client.login("shop", PASSWORD)
     return client
+
+
+def conversation(ingress: Ingress, listener: int, lines: Sequence[str], **how: bool) -> str:
+    """Say the lines; the last reply. A line that starts with `.` is content. Blocking."""
+    with connect(ingress, listener, **how) as client:
+        reply = ""
+        for line in lines:
+            reply = client.say(line)
+        return reply

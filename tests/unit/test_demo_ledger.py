@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.records import Delivery, DeliveryId, Envelope, Lane, MessageId, Recipient
 from postrail.core.replies import PermanentFailure, Reply, Scope
 from postrail.core.settle import AttemptContext, Policy, RecipientResult, settle

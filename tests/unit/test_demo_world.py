@@ -6,8 +6,8 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from postrail.core.config import RoutingConfig
 from postrail.core.dns_answers import MxHost
+from postrail.core.routing_config import RoutingConfig
 from postrail.core.sites import SiteTable
 from postrail.demo.dns_server import DnsServer, Fault
 from postrail.demo.ledger import body_digest, ledger_id_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postrail.core.config import DeliveryConfig
+from postrail.core.delivery_config import DeliveryConfig
 from postrail.core.limits import DEFAULT_LIMITS, Limits, Pace, connection_pace, limits_for, message_pace
 
 ONE, OTHER = "192.0.2.1", "192.0.2.2"

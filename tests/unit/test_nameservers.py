@@ -2,8 +2,8 @@
 
 import pytest
 
-from postrail.core.config import DnsConfig
 from postrail.core.nameservers import Nameserver, parse_nameserver
+from postrail.core.routing_config import DnsConfig
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Which topic each part of a settlement goes to."""
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.records import Delivery, DeliveryId, Envelope, EventType, Lane, MessageId, Recipient
 from postrail.core.replies import PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.settle import AttemptContext, Policy, RecipientResult, settle

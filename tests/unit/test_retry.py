@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.retry import GiveUp, RetryAt, next_attempt, tier_for, turn, wait
 
 POLICY = RetryConfig()

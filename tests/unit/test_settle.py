@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.identity import delivery_id
 from postrail.core.records import (
     FINAL_EVENTS,

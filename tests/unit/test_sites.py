@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postrail.core.config import ProviderConfig, RoutingConfig
 from postrail.core.dns_answers import MxHost
+from postrail.core.routing_config import ProviderConfig, RoutingConfig
 from postrail.core.sites import MAX_NAME_LENGTH, Site, SiteTable, name_of_hosts
 
 TABLE = SiteTable(RoutingConfig())

@@ -142,6 +142,21 @@ async def test_poison_goes_to_dead_letters_after_three_tries_and_stops_nothing()
     assert await dead.body.load() == b"body"
 
 
+async def test_a_dead_letter_is_little_larger_than_its_record_whatever_the_exception_quotes() -> None:
+    log = await filled(1)
+
+    def handle(record: Record) -> list[Append]:
+        raise ValueError("x" * 3_000_000)
+
+    stage = on(log, handle)
+    await stage.start()
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(1))
+    await stage.drain()
+    (dead,) = log.topics[topics.DEAD_LETTERS]
+    assert len(dead.value) < 3000
+    assert decode_dead_letter(dead.value).reason.startswith("ValueError: xxx")
+
+
 @pytest.mark.parametrize("error", [NotReady(0, "later"), LogError("cannot read the body")])
 async def test_what_is_not_ready_waits_as_long_as_it_takes(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "LOG_RETRY_SECONDS", (0, 0))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from postrail.core.config import SubmitterConfig
 from postrail.core.dkim_domains import signing_domain_for
+from postrail.core.ingress_config import SubmitterConfig
 from postrail.core.refusals import Refused
 from postrail.core.submission import (
     FORGET_FAILURES_SECONDS,

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_TEMPORARY
 from postrail.core.address import BadAddress, ascii_domain, check_recipient, domain_of
-from postrail.core.config import Config, OutboundTls
+from postrail.core.config import Config
+from postrail.core.delivery_config import OutboundTls
 from postrail.core.dns_answers import AddressAnswer, DnsStatus, MxHost
 from postrail.core.limits import Limits, limits_for
 from postrail.core.records import RouteKind

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from postrail.cli.exit_status import EXIT_CONFIGURATION, EXIT_TEMPORARY, EXIT_UNAVAILABLE
 from postrail.core.address import domain_of
-from postrail.core.config import Config, ListenerConfig, ListenerKind
+from postrail.core.config import Config
+from postrail.core.ingress_config import ListenerConfig, ListenerKind
 from postrail.shell.configuration import DEFAULT_PATH, ConfigurationError, load
 
 TIMEOUT_SECONDS = 60.0

@@ -11,8 +11,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from postrail.core.config import AddressConfig, Count, Domain, LimitsConfig, Name, SubmitterRules
+from postrail.core.config import AddressConfig
+from postrail.core.config_values import Count, Domain, Name
+from postrail.core.delivery_config import LimitsConfig
 from postrail.core.egress_config import ProxyText
+from postrail.core.ingress_config import SubmitterRules
 from postrail.core.log_config import DAY_SECONDS
 from postrail.core.section import Section
 from postrail.core.units import Seconds

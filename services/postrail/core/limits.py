@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from postrail.core.config import DeliveryConfig, LimitsConfig, SourceLimits
+from postrail.core.delivery_config import DeliveryConfig, LimitsConfig, SourceLimits
 
 _MINUTE_SECONDS = 60.0
 

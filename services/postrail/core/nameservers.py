@@ -1,6 +1,6 @@
 """How name servers are written in the configuration.
 
-Owns that syntax. `postrail.core.config` checks with it, `postrail.shell.dns_query` asks the servers.
+Owns that syntax. `postrail.core.config_values` checks with it, `postrail.shell.dns_query` asks the servers.
 """
 
 from __future__ import annotations

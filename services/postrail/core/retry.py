@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 
 EARLY_SHARE = 0.1
 """By how much of a tier a turn is taken too early rather than in the next tier."""

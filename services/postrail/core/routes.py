@@ -15,10 +15,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import accumulate
 
 from postrail.core.address import BadAddress, ascii_domain, domain_of
-from postrail.core.config import Config, LmtpConfig, PoolConfig, SmarthostConfig, SourceConfig
+from postrail.core.config import Config, PoolConfig, SourceConfig
 from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
 from postrail.core.records import Envelope, MessageId, Recipient, Route, RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
+from postrail.core.routing_config import LmtpConfig, SmarthostConfig
 from postrail.core.sites import DEFAULT_GROUP, SiteTable
 from postrail.core.value import value
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from postrail.core import dsn
 from postrail.core.bounces import BounceClass, classify
-from postrail.core.config import RetryConfig
+from postrail.core.delivery_config import RetryConfig
 from postrail.core.dsn import Action, Notice, RecipientStatus
 from postrail.core.identity import delivery_id, notice_id
 from postrail.core.records import BlobRef, Deferred, Delivery, Event, EventType, Notify, Recipient, RouteKind

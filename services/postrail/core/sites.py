@@ -12,8 +12,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from postrail.core.address import ascii_domain
-from postrail.core.config import ProviderConfig, RoutingConfig
 from postrail.core.dns_answers import MxHost
+from postrail.core.routing_config import ProviderConfig, RoutingConfig
 
 DEFAULT_GROUP = "default"
 MAX_NAME_LENGTH = 120

@@ -20,7 +20,7 @@ from postrail.core.address import (
     check_recipient,
     split_path,
 )
-from postrail.core.config import SubmitterConfig
+from postrail.core.ingress_config import SubmitterConfig
 from postrail.core.refusals import Reason, Refused, relay_denied, sender_denied
 
 MAX_AUTH_DELAY_SECONDS: Final = 30.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from postrail.core.config import IngressLimits
+from postrail.core.ingress_config import IngressLimits
 from postrail.core.refusals import Reason, Refused, closing
 
 _MAX_CLIENTS_A_MINUTE = 200_000

@@ -14,8 +14,8 @@ from typing import Final
 from aiosmtpd.smtp import LoginPassword
 
 from postrail.core import refusals
-from postrail.core.config import ListenerKind
 from postrail.core.headers_in import Trace
+from postrail.core.ingress_config import ListenerKind
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter
 from postrail.ingress import metrics

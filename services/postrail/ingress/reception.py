@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
 from postrail.core import refusals
-from postrail.core.config import IngressLimits, ListenerConfig, ListenerKind
+from postrail.core.ingress_config import IngressLimits, ListenerConfig, ListenerKind
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import AuthThrottle, Submitter, TokenBucket
 from postrail.ingress import metrics

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from postrail.core.config import ListenerConfig
+from postrail.core.ingress_config import ListenerConfig
 from postrail.ingress.reception import Desk, Door, nobody_counts
 from postrail.ingress.session import SubmissionSession
 from postrail.ingress.shared_listeners import BACKLOG, Acceptor, SharedListeners, refused

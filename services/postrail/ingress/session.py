@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from postrail.core import refusals, submission
-from postrail.core.config import ListenerKind
 from postrail.core.esmtp_parameters import mail_parameters, rcpt_parameters
+from postrail.core.ingress_config import ListenerKind
 from postrail.core.records import Recipient
 from postrail.core.refusals import Reason, Refused
 from postrail.ingress import metrics

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from postrail.core.config import ListenerConfig
+from postrail.core.ingress_config import ListenerConfig
 from postrail.shell import logs
 
 LOG = logs.logger("ingress")

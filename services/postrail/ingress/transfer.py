@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from postrail.core import refusals
-from postrail.core.config import ListenerKind
 from postrail.core.data_reader import ChunkReader, ContentProblem, DataReader
 from postrail.core.esmtp_parameters import MailParameters
 from postrail.core.headers_in import Trace, protocol_name
+from postrail.core.ingress_config import ListenerKind
 from postrail.core.records import Recipient
 from postrail.core.refusals import Reason, Refused
 from postrail.core.submission import Submitter

@@ -15,7 +15,6 @@ from itertools import count
 from prometheus_client import Counter, Histogram
 
 from postrail.core import topics
-from postrail.core.records import DeadLetter
 from postrail.log.interface import Append, Commit, Consumer, Log, LogError, Record, TopicPartition
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.scheduler.membership import Membership, TierConsumer
@@ -23,6 +22,7 @@ from postrail.scheduler.window import Waiting, Window
 from postrail.shell import logs
 from postrail.shell.assignment import committed
 from postrail.shell.context import Context
+from postrail.shell.dead_letters import dead_letter
 from postrail.wire import codec
 from postrail.wire.input import deferred_of
 
@@ -147,7 +147,7 @@ class TierReader:
         try:
             deferred = deferred_of(record)
         except codec.UndecodableRecord as error:
-            due_at, append = now, self._dead_letter(record, str(error), now)
+            due_at, append = now, self._bury(record, error, now)
             late_from = now
         else:
             due_at = deferred.due_at
@@ -159,14 +159,11 @@ class TierReader:
         latest = time.monotonic() + min(max(due_at - now, 0.0), self._tier_seconds)
         self._window.add(Waiting(due_at, next(self._order), latest, partition, record.offset, append, late_from))
 
-    def _dead_letter(self, record: Record, reason: str, now: float) -> Append:
+    def _bury(self, record: Record, error: Exception, now: float) -> Append:
         where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        LOG.error("record cannot be read; moved to dead-letters", reason=reason, **where)
+        LOG.error("record cannot be read; moved to dead-letters", reason=str(error), **where)
         DEAD_LETTERS.inc()
-        letter = DeadLetter(
-            record.topic, record.partition, record.offset, record.key, record.value, "scheduler", reason, now, 1
-        )
-        return Append(topics.DEAD_LETTERS, record.key, codec.encode_dead_letter(letter), record.body)
+        return dead_letter(record, "scheduler", error, 1, now)
 
     async def _hand_back(self, consumer: Consumer | TierConsumer, due: Sequence[Waiting]) -> None:
         """Append what is due and commit; then count it."""

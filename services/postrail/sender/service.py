@@ -16,10 +16,10 @@ from prometheus_client import Counter, Gauge
 from postrail.core.dns_answers import DnsStatus, MxAnswer, MxHost
 from postrail.core.identity import hand_over, settlement
 from postrail.core.limits import limits_for
-from postrail.core.records import DeadLetter, Delivery, Lane, Route, RouteKind
+from postrail.core.records import Delivery, Lane, Route, RouteKind
 from postrail.core.settle import Policy
-from postrail.core.topics import DEAD_LETTERS, outcomes
-from postrail.log.interface import Append, Record, TopicPartition
+from postrail.core.topics import outcomes
+from postrail.log.interface import Record, TopicPartition
 from postrail.sender import handover
 from postrail.sender.intake import Intake
 from postrail.sender.job import Job, Ownership, Partition
@@ -33,6 +33,7 @@ from postrail.sender.sources import Sources
 from postrail.sender.targets import NextHop, TargetFinder
 from postrail.shell import logs
 from postrail.shell.context import Context
+from postrail.shell.dead_letters import dead_letter
 from postrail.shell.spill import Spill
 from postrail.wire import codec
 from postrail.wire.input import delivery_of
@@ -274,19 +275,7 @@ class SenderService:
         """Keep a record that cannot be read where a person will look for it."""
         POISON.inc()
         LOG.error("dead-letter", topic=record.topic, offset=record.offset, reason=str(error))
-        letter = DeadLetter(
-            record.topic,
-            record.partition,
-            record.offset,
-            record.key,
-            record.value,
-            self.name,
-            str(error),
-            self.clock(),
-            1,
-        )
-        append = Append(DEAD_LETTERS, record.key, codec.encode_dead_letter(letter), record.body)
-        self._outcomes.record(partition, record.offset, [append])
+        self._outcomes.record(partition, record.offset, [dead_letter(record, self.name, error, 1, self.clock())])
 
     # partitions come and go
 

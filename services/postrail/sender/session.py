@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from postrail.core.config import OutboundTls, TimeoutsConfig
+from postrail.core.delivery_config import OutboundTls, TimeoutsConfig
 from postrail.core.records import RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.smtp_client import SmtpClient

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from postrail.core.back_off import BackOff
-from postrail.core.config import TimeoutsConfig
+from postrail.core.delivery_config import TimeoutsConfig
 from postrail.core.limits import Limits, connection_pace, message_pace
 from postrail.core.parking import Parking
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from postrail.core.config import Config, ListenerConfig, SmarthostConfig
+from postrail.core.config import Config
 from postrail.core.dns_answers import AddressAnswer, DnsStatus, MxHost
+from postrail.core.ingress_config import ListenerConfig
 from postrail.core.records import RouteKind
 from postrail.core.replies import Failure, PermanentFailure, Reply, Scope, TemporaryFailure
 from postrail.core.routes import may_receive, own_names, without_ourselves
+from postrail.core.routing_config import SmarthostConfig
 from postrail.sender.egress import same_family
 from postrail.shell.dns import Resolver
 

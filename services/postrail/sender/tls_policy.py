@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
 
-from postrail.core.config import OutboundTls
+from postrail.core.delivery_config import OutboundTls
 from postrail.core.records import RouteKind
 
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from postrail.core.config import TimeoutsConfig
+from postrail.core.delivery_config import TimeoutsConfig
 from postrail.core.reply_parser import RemoteProtocolError
 from postrail.core.smtp_client import SmtpClient
 from postrail.core.smtp_events import Command, Event, Goodbye, TransactionOver

@@ -14,8 +14,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from postrail.core.config import Config, ListenerKind
+from postrail.core.config import Config
 from postrail.core.egress_config import Bind
+from postrail.core.ingress_config import ListenerKind
 
 DEFAULT_PATH = Path("postrail.yaml")
 

@@ -22,7 +22,6 @@ from dns.rdtypes.ANY.TXT import TXT
 from prometheus_client import Counter
 
 from postrail.core.address import BadAddress, ascii_domain
-from postrail.core.config import DnsConfig
 from postrail.core.dns_answers import (
     AddressAnswer,
     Asking,
@@ -33,6 +32,7 @@ from postrail.core.dns_answers import (
     RecordAnswer,
     RecordKind,
 )
+from postrail.core.routing_config import DnsConfig
 from postrail.shell.dns_query import Found, Questioner
 
 __all__ = ["AddressAnswer", "DnsStatus", "MxAnswer", "MxHost", "Resolver"]

@@ -23,9 +23,9 @@ import dns.rdatatype
 import dns.resolver
 from prometheus_client import Counter, Histogram
 
-from postrail.core.config import DnsConfig
 from postrail.core.dns_answers import DnsStatus
 from postrail.core.nameservers import DEFAULT_PORT, Nameserver, parse_nameserver
+from postrail.core.routing_config import DnsConfig
 
 # Questions sent to name servers. outcome: found, no_data, nxdomain, servfail, refused, timeout, error (the server could not
 # be reached or its answer could not be understood). Alert when servfail + refused + timeout + error exceed a tenth of all

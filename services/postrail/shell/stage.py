@@ -18,15 +18,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from postrail.core import topics as topic_names
-from postrail.core.records import DeadLetter
 from postrail.log.interface import Append, Commit, Consumer, LogError, LogFull, LogUnavailable, Record, TopicPartition
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.shell import logs
 from postrail.shell.assignment import committed
 from postrail.shell.context import Context
+from postrail.shell.dead_letters import dead_letter
 from postrail.shell.stage_state import KeptBack, Partition
-from postrail.wire.codec import encode_dead_letter
 
 LOG = logs.logger("stage")
 
@@ -298,19 +296,7 @@ class Stage:
                 self._keep(partition, record, tries + 1, self._poison_delays[tries - 1])
                 return
             self._dead_letters_metric.inc()
-            letter = DeadLetter(
-                record.topic,
-                record.partition,
-                record.offset,
-                record.key,
-                record.value,
-                self.name,
-                f"{type(error).__name__}: {error}",
-                self._clock(),
-                tries,
-            )
-            append = Append(topic_names.DEAD_LETTERS, record.key, encode_dead_letter(letter), record.body)
-            self._settle(partition, record, [append])
+            self._settle(partition, record, [dead_letter(record, self.name, error, tries, self._clock())])
 
     def _is_crowded(self, partition: Partition) -> bool:
         """Whether a record that is not ready should make room for others."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge
 
-from postrail.core.config import TLSConfig
+from postrail.core.ingress_config import TLSConfig
 from postrail.shell import logs
 
 LOG = logs.logger("tls")
