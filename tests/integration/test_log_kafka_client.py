@@ -123,9 +123,15 @@ async def test_a_missing_topic_is_named_with_the_command_that_makes_it(
 
 async def test_a_record_that_is_too_large_fails_alone(config: KafkaConfig) -> None:
     async with kafka_log(config) as log:
+        one, other = numbered("accepted.bulk", 2)
+        large = Append("accepted.bulk", b"k", b"v", bytes(config.max_record_bytes))
+        with pytest.raises(RecordTooLarge, match="max_record_bytes") as raised:
+            await log.append([one, large, other])
+        assert raised.value.left_of([[one, large], [other]]) == [[large], []]
         with pytest.raises(RecordTooLarge, match="max_record_bytes"):
-            await log.append([Append("accepted.bulk", b"k", b"v", bytes(config.max_record_bytes))])
-        assert len(await log.append(numbered("accepted.bulk", 1))) == 1
+            await log.append([large])
+        assert len(await log.append(numbered("accepted.bulk", 1, start=2))) == 1
+        assert values(await read(await log.consumer(["accepted.bulk"], "g"), 3)) == [b"0", b"1", b"2"]
 
 
 async def test_a_batch_that_the_broker_finds_too_large_is_taken_apart(config: KafkaConfig) -> None:
@@ -143,6 +149,11 @@ async def test_a_batch_that_the_broker_finds_too_large_is_taken_apart(config: Ka
         assert values(await read(await log.consumer(["accepted.bulk"], "g"), 7)) == [
             b"%d" % n for n in range(8) if n != 3
         ]
+        together = [Append("accepted.bulk", b"k", b"%d" % n, body) for n, body in enumerate(bodies)]
+        with pytest.raises(RecordTooLarge, match=r"max\.message\.bytes") as raised:
+            await log.append(together)
+        assert set(raised.value.places) == {3}, "the others are stored"
+        assert len(await read(await log.consumer(["accepted.bulk"], "h"), 14)) == 14
 
 
 async def test_a_producer_that_is_refused_is_replaced(config: KafkaConfig) -> None:

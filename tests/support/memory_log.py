@@ -4,7 +4,8 @@ A `MemoryLog` is one process's view of a `MemoryCluster`; several of them share 
 Groups rebalance eagerly: when a member comes or goes, all give up all, then each gets its range. Owns nothing durable.
 
 `fail_next` makes the next stores fail, as a full disk would; `stores` counts the stores that worked. `is_atomic`,
-`shares_bodies`, `lease_seconds` and `trouble` can be set. `crash` is the end of the process: nothing of it is heard again.
+`shares_bodies`, `lease_seconds`, `max_bytes` (of a record's value) and `trouble` can be set. `crash` is the end of the
+process: nothing of it is heard again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from postrail.log.interface import (
     Position,
     Rebalance,
     Record,
+    RecordTooLarge,
     TopicPartition,
 )
 from postrail.log.progress import Progress
@@ -188,6 +190,7 @@ class MemoryLog:
         self.is_atomic = True
         self.shares_bodies = True
         self.lease_seconds = math.inf
+        self.max_bytes = math.inf
         self.trouble: str | None = None
 
     @property
@@ -233,7 +236,10 @@ class MemoryLog:
         self.check_open()
         if self.fail_next:
             raise self.fail_next.pop(0)
-        positions = [self.cluster.store(append) for append in appends]
+        large = {place for place, append in enumerate(appends) if len(append.value) > self.max_bytes}
+        positions = [self.cluster.store(append) for place, append in enumerate(appends) if place not in large]
+        if large:
+            raise RecordTooLarge("larger than max_bytes", large)
         for commit in commits:
             self.progress[commit.group, commit.partition] = commit.progress
         self.stores += 1

@@ -14,11 +14,12 @@ from prometheus_client import REGISTRY
 from postrail.core.records import Deferred
 from postrail.log.interface import Append, LogFull, LogUnavailable, TopicPartition
 from postrail.log.progress import Progress
+from postrail.scheduler import tier as tier_module
 from postrail.scheduler.tier import TierReader
 from postrail.shell.context import Context
 from postrail.wire import codec
 from tests.support.memory_log import MemoryLog
-from tests.support.stage_setting import deferral, delivery
+from tests.support.stage_setting import deferral, delivery, eventually
 
 
 async def test_log_that_takes_nothing_is_tried_until_it_does() -> None:
@@ -36,6 +37,26 @@ async def test_log_that_takes_nothing_is_tried_until_it_does() -> None:
     assert len(log.topics["due.urgent"]) == 3
     assert log.progress["scheduler", TopicPartition("deferred.1s", 0)] == Progress(3)
     assert log.stores == 2
+
+
+async def test_what_is_too_large_waits_alone_and_goes_once_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tier_module, "TOO_LARGE_RETRY_SECONDS", 0.05)
+    log, where = MemoryLog(), TopicPartition("deferred.1s", 0)
+    recipients = [f"someone-{number}@example.com" for number in range(100)]
+    long = codec.encode_deferred(Deferred(delivery(*recipients), time.time() - 2.0, time.time() - 1.0, "busy"))
+    short = deferral(time.time() - 1.0, 1)
+    assert len(short) < 1000 < len(long)
+    await log.append([Append("deferred.1s", b"key", value, b"body") for value in (short, long, short)])
+    log.is_atomic, log.max_bytes = False, 1000
+    reader = TierReader(cast("Context", SimpleNamespace(log=log, clock=time.time)), 1.0)
+    await reader.start()
+    await eventually(lambda: log.progress.get(("scheduler", where)) == Progress(1, frozenset({2})))
+    await asyncio.sleep(0.1)
+    assert len(log.topics["due.urgent"]) == 2
+    log.max_bytes = 10_000
+    await eventually(lambda: log.progress["scheduler", where] == Progress(3))
+    await reader.drain()
+    assert len(log.topics["due.urgent"]) == 3
 
 
 @pytest.mark.parametrize(("parks", "late_seconds"), [(0, 5.0), (1, 0.0)])

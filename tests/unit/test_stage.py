@@ -142,6 +142,49 @@ async def test_poison_goes_to_dead_letters_after_three_tries_and_stops_nothing()
     assert await dead.body.load() == b"body"
 
 
+async def test_an_output_that_is_too_large_waits_alone_and_is_stored_once_it_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage_module, "TOO_LARGE_RETRY_SECONDS", 0.01)
+    log = await filled(4)
+    log.is_atomic, log.max_bytes = False, 100
+    handled = 0
+
+    def handle(record: Record) -> list[Append]:
+        nonlocal handled
+        handled += 1
+        copy = Append("copies", record.key, record.value)
+        return [copy, *([Append("out", record.key, bytes(101))] if record.value == b"v1" else pass_on(record))]
+
+    stage = on(log, handle)
+    await stage.start()
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(1, frozenset({2, 3})))
+    assert values(log) == [b"v0", b"v2", b"v3"]
+    await asyncio.sleep(0.05)
+    assert stage.problem() is None
+    log.max_bytes = 101
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(4))
+    await stage.drain()
+    assert values(log)[3:] == [bytes(101)]
+    assert values(log, "copies") == [b"v0", b"v1", b"v2", b"v3"], "what was stored is not appended again"
+    assert handled == 4
+
+
+async def test_what_is_too_large_when_a_stage_ends_is_left_to_the_next() -> None:
+    log = await filled(2)
+    log.is_atomic, log.max_bytes = False, 1
+    stage = on(log, lambda record: pass_on(record) if record.value == b"v1" else [])
+    await stage.start()
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(1))
+    await stage.drain()
+    log.max_bytes = 2
+    following = on(log, pass_on)
+    await following.start()
+    await until(lambda: log.progress.get(("unit", IN)) == Progress(2))
+    await following.drain()
+    assert values(log) == [b"v1"]
+
+
 async def test_a_dead_letter_is_little_larger_than_its_record_whatever_the_exception_quotes() -> None:
     log = await filled(1)
 

@@ -7,7 +7,7 @@ embedded implementation) and `kafka` (a cluster's). `tests/contract/log_contract
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -26,8 +26,28 @@ class LogUnavailable(LogError):
     """The log cannot be reached, or is closing."""
 
 
+TOO_LARGE_RETRY_SECONDS = 30.0
+"""How long whoever appends waits with a record that is too large: somebody must change a limit first."""
+
+
 class RecordTooLarge(LogError):
-    """The record itself is more than the log takes: trying again is of no use."""
+    """Some of the appends are more than the log takes. It has stored all the others.
+
+    Attributes:
+        places: which, counted from 0.
+    """
+
+    def __init__(self, text: str, places: Collection[int]) -> None:
+        super().__init__(text)
+        self.places = places
+
+    def left_of(self, groups: Iterable[Sequence[Append]]) -> list[list[Append]]:
+        """Of each group, what was not stored. The groups are the appends, in their order."""
+        place, left = 0, []
+        for group in groups:
+            left.append([append for number, append in enumerate(group, place) if number in self.places])
+            place += len(group)
+        return left
 
 
 class TopicPartition(NamedTuple):
@@ -169,12 +189,13 @@ class Log(Protocol):
     async def append(self, appends: Sequence[Append]) -> list[Position]:
         """Store all of them; returns, in order, once they are durable.
 
-        When it raises, an atomic log has stored none of them; of another, some may be there, or come to be.
+        When it raises, an atomic log has stored none of them; of another, some may be there, or come to be. Only one that is
+        not atomic raises RecordTooLarge.
 
         Raises:
             LogFull: there is no room.
             LogUnavailable: the log cannot be reached.
-            RecordTooLarge: one of them is; then none is stored.
+            RecordTooLarge: some of them are; all others are stored.
         """
         ...
 

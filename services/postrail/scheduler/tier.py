@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
 from prometheus_client import Counter, Histogram
 
 from postrail.core import topics
-from postrail.log.interface import Append, Commit, Consumer, Log, LogError, Record, TopicPartition
+from postrail.log.interface import (
+    TOO_LARGE_RETRY_SECONDS,
+    Append,
+    Commit,
+    Consumer,
+    Log,
+    LogError,
+    Record,
+    RecordTooLarge,
+    TopicPartition,
+)
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.scheduler.membership import Membership, TierConsumer
 from postrail.scheduler.window import Waiting, Window
@@ -170,7 +180,7 @@ class TierReader:
         self._storing = True
         self._stored.clear()
         try:
-            await self._store(due)
+            due = await self._store(due)
         finally:
             self._storing = False
             self._stored.set()
@@ -181,25 +191,57 @@ class TierReader:
             self._lag_metric.observe(max(now - waiting.late_from, 0.0))
         self._pause_and_resume(consumer)
 
-    async def _store(self, due: Sequence[Waiting]) -> None:
-        """One transaction, repeated until the log takes it, or until others own what it commits.
+    async def _store(self, due: Sequence[Waiting]) -> Sequence[Waiting]:
+        """Append and commit, until the log takes it, or until others own what it commits; returns what is handed back.
 
-        On a log that is not atomic a commit that fails is tried again alone, so that nothing is appended twice because of it.
+        On a log that is not atomic these are two steps, so that nothing is appended twice because a commit fails.
         """
-        delay = LOG_RETRY_SECONDS[0]
-        stored = False
-        while mine := [waiting for waiting in due if waiting.partition in self._trackers]:
+        if not self._log.is_atomic:
+            due = await self._append(due)
+        appends = [waiting.append for waiting in due] if self._log.is_atomic else []
+
+        def transact() -> Awaitable[None]:
+            mine = self._owned(due)
             for waiting in mine:
                 self._trackers[waiting.partition].finish(waiting.offset)
             touched = {waiting.partition for waiting in mine}
             commits = [Commit(GROUP, partition, self._trackers[partition].progress()) for partition in touched]
-            appends = [] if stored else [waiting.append for waiting in mine]
+            return self._log.transact(appends, commits)
+
+        await self._until_taken(transact, due)
+        return due
+
+    async def _append(self, due: Sequence[Waiting]) -> Sequence[Waiting]:
+        """Append what is due; returns what is stored. The rest is due again later."""
+        stored: list[Waiting] = []
+
+        async def append() -> None:
+            mine = self._owned(due)
             try:
-                if appends and not self._log.is_atomic:
-                    await self._log.append(appends)
-                    stored = True
-                    continue
-                await self._log.transact(appends, commits)
+                await self._log.append([waiting.append for waiting in mine])
+                stored.extend(mine)
+            except RecordTooLarge as error:
+                LOG.error("record kept back", topic=self._topic, reason=str(error))
+                later, latest = self._clock() + TOO_LARGE_RETRY_SECONDS, time.monotonic() + TOO_LARGE_RETRY_SECONDS
+                for place, waiting in enumerate(mine):
+                    if place in error.places:
+                        self._window.add(waiting._replace(due_at=later, latest=latest))
+                    else:
+                        stored.append(waiting)
+
+        await self._until_taken(append, due)
+        return stored
+
+    def _owned(self, due: Sequence[Waiting]) -> list[Waiting]:
+        return [waiting for waiting in due if waiting.partition in self._trackers]
+
+    async def _until_taken(self, store: Callable[[], Awaitable[None]], due: Sequence[Waiting]) -> None:
+        """Store, again and again until the log takes it, or until others own all of it."""
+        delay = LOG_RETRY_SECONDS[0]
+        while self._owned(due):
+            storing = store()
+            try:
+                await storing
             except Exception as error:
                 self._cannot(error)
                 await asyncio.sleep(delay)

@@ -2,7 +2,7 @@
 
 Owns the only writes of the sender. Outcomes gather while one write runs and go with the next, so their number follows the speed
 of the log, not that of the mail. An outcome that the log cannot take is kept and tried again; its record stays unfinished
-until then.
+until then. Where the log finds a part of it too large, that waits by itself, and the others go on.
 
 On an atomic log a write is one transaction. On another it has three steps, each durable before the next begins: what carries
 mail (deferrals, notifications, dead letters); the events, with a record on the outcomes topic of what is finished, which a new
@@ -14,13 +14,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from prometheus_client import Counter, Histogram
 
 from postrail.core.records import Finished
 from postrail.core.topics import EVENTS
-from postrail.log.interface import Append, Commit, Log, LogError, TopicPartition
+from postrail.log.interface import (
+    TOO_LARGE_RETRY_SECONDS,
+    Append,
+    Commit,
+    Log,
+    LogError,
+    RecordTooLarge,
+    TopicPartition,
+)
 from postrail.sender.job import Partition
 from postrail.shell import logs
 from postrail.wire import codec
@@ -69,6 +78,7 @@ class Outcomes:
         self._tell = tell
         self._pending: list[_Outcome] = []
         self._writing: Sequence[_Outcome] = ()
+        self._too_large: dict[int, asyncio.TimerHandle] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +106,10 @@ class Outcomes:
             name: of its hand-over.
             ended: of recipients that ended with it, where the next owner must know.
         """
-        self._pending.append(_Outcome(partition, offset, appends, name, ended))
+        self._add(_Outcome(partition, offset, appends, name, ended))
+
+    def _add(self, outcome: _Outcome) -> None:
+        self._pending.append(outcome)
         self._wanted.set()
         if len(self._pending) >= self._enough:
             self._has_enough.set()
@@ -122,6 +135,8 @@ class Outcomes:
     async def close(self, within_seconds: float) -> None:
         """Write what waits, for so long at most; what is not written stays unfinished in the log."""
         self._closing = True
+        for timer in self._too_large.values():
+            timer.cancel()
         self._wanted.set()
         self._has_enough.set()
         if self._task is None:
@@ -159,6 +174,8 @@ class Outcomes:
                 await self._has_enough.wait()
 
     async def _write(self, batch: Sequence[_Outcome]) -> None:
+        if not self._log.is_atomic:
+            batch = await self._write_mail(batch)
         appends = [append for outcome in batch for append in outcome.appends]
         touched: dict[int, Partition] = {}
         counted: list[Partition] = []
@@ -171,18 +188,47 @@ class Outcomes:
         if self._log.is_atomic:
             await self._stored(lambda: self._log.transact(appends, _commits(touched.values())), len(appends))
         else:
-            await self._write_in_steps(batch, appends, touched.values())
+            await self._tell_and_commit(batch, appends, touched.values())
         BATCH.observe(len(batch))
         for outcome in batch:
             outcome.partition.jobs.pop(outcome.offset, None)
         self._on_durable(counted)
 
-    async def _write_in_steps(
+    async def _write_mail(self, batch: Sequence[_Outcome]) -> Sequence[_Outcome]:
+        """The first step; returns the outcomes for which it is done."""
+        groups = [[append for append in outcome.appends if append.topic != EVENTS] for outcome in batch]
+        mail = [append for group in groups for append in group]
+        stored = list(batch)
+
+        async def append() -> None:
+            try:
+                await self._log.append(mail)
+            except RecordTooLarge as error:
+                LOG.error("outcome-too-large", reason=str(error), tried_again_after_seconds=TOO_LARGE_RETRY_SECONDS)
+                pairs = list(zip(batch, error.left_of(groups), strict=True))
+                stored[:] = [outcome for outcome, left in pairs if not left]
+                for outcome, left in pairs:
+                    if left:
+                        self._keep(outcome, left)
+
+        if mail:
+            await self._stored(append, len(mail))
+        return stored
+
+    def _keep(self, outcome: _Outcome, mail: Sequence[Append]) -> None:
+        """This much of an outcome's mail is too large for the log; what else it had is stored."""
+        rest = replace(outcome, appends=[*mail, *(append for append in outcome.appends if append.topic == EVENTS)])
+        timer = asyncio.get_running_loop().call_later(TOO_LARGE_RETRY_SECONDS, partial(self._try_again, rest))
+        self._too_large[id(rest)] = timer
+
+    def _try_again(self, outcome: _Outcome) -> None:
+        del self._too_large[id(outcome)]
+        if not outcome.partition.lost:  # otherwise its next owner does it again
+            self._add(outcome)
+
+    async def _tell_and_commit(
         self, batch: Sequence[_Outcome], appends: Sequence[Append], touched: Collection[Partition]
     ) -> None:
-        mail = [append for append in appends if append.topic != EVENTS]
-        if mail:
-            await self._stored(lambda: self._log.append(mail), len(mail))
         told = [append for append in appends if append.topic == EVENTS] + self._finished(batch)
         if told:
             await self._stored(lambda: self._log.append(told), len(told))

@@ -14,17 +14,29 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from functools import partial
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from postrail.log.interface import Append, Commit, Consumer, LogError, LogFull, LogUnavailable, Record, TopicPartition
+from postrail.log.interface import (
+    TOO_LARGE_RETRY_SECONDS,
+    Append,
+    Commit,
+    Consumer,
+    LogError,
+    LogFull,
+    LogUnavailable,
+    Record,
+    RecordTooLarge,
+    TopicPartition,
+)
 from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
 from postrail.shell import logs
 from postrail.shell.assignment import committed
 from postrail.shell.context import Context
 from postrail.shell.dead_letters import dead_letter
-from postrail.shell.stage_state import KeptBack, Partition
+from postrail.shell.stage_state import KeptBack, Outcome, Partition
 
 LOG = logs.logger("stage")
 
@@ -117,9 +129,9 @@ class Stage:
         self._aside = aside
         self._poison_delays = tuple(poison_delays_seconds)
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._outcomes: list[tuple[Partition, int, Sequence[Append]]] = []
+        self._outcomes: list[Outcome] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._kept = KeptBack(self._again, KEPT_BACK.labels(name))
+        self._kept = KeptBack(KEPT_BACK.labels(name))
         self._warned: dict[str, float] = {}
         self._handling = False
         self._committing = False
@@ -269,7 +281,10 @@ class Stage:
         self._room.set()
 
     def _settle(self, partition: Partition, record: Record, appends: Sequence[Append]) -> None:
-        self._outcomes.append((partition, record.offset, appends))
+        self._ended(partition, record.offset, appends)
+
+    def _ended(self, partition: Partition, offset: int, appends: Sequence[Append]) -> None:
+        self._outcomes.append(Outcome(partition, offset, appends))
         if not self._handling or len(self._outcomes) >= self._batch:
             self._ready.set()
 
@@ -304,7 +319,7 @@ class Stage:
 
     def _keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
         if not partition.leaving and not self._draining:
-            self._kept.keep(partition, record, tries, delay_seconds)
+            self._kept.keep(partition, delay_seconds, partial(self._again, partition, record, tries))
 
     def _again(self, partition: Partition, record: Record, tries: int) -> None:
         self._room.set()
@@ -335,36 +350,78 @@ class Stage:
             self._committing = True
             taken, self._outcomes = self._outcomes, []
             self._room.set()
-            appends: list[Append] = []
-            touched: dict[Partition, None] = {}
-            for partition, offset, outputs in taken:
-                if not partition.revoked:
-                    partition.tracker.finish(offset)
-                    touched[partition] = None
-                    appends += outputs
             with self._transaction_metric.time():
-                await self._store(appends, touched)
-            self._records_metric.inc(len(taken))
+                finished = await self._store(taken)
+            self._records_metric.inc(len(finished))
             self._trouble = ""
             self._progress_at = time.monotonic()
             self._committing = False
-            for partition in touched:
+            for partition in {outcome.partition for outcome in finished}:
                 self._pause_or_resume(consumer, partition)
 
-    async def _store(self, appends: Sequence[Append], touched: Iterable[Partition]) -> None:
-        """One transaction, repeated until the log takes it, or until others own what it commits.
+    async def _store(self, taken: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Store the outputs and commit what they finish; returns what is finished.
 
-        On a log that is not atomic a commit that fails is tried again alone, so that nothing is appended twice because of it.
+        On a log that is not atomic these are two steps, so that nothing is appended twice because a commit fails.
         """
-        delay = LOG_RETRY_SECONDS[0]
-        while owned := [partition for partition in touched if not partition.revoked]:
-            commits = [Commit(self._group, partition.name, partition.progress()) for partition in owned]
+        if not self._log.is_atomic:
+            taken = await self._append(taken)
+        touched: dict[Partition, None] = {}
+        appends: list[Append] = []
+        for partition, offset, outputs in taken:
+            if not partition.revoked:
+                partition.tracker.finish(offset)
+                touched[partition] = None
+                if self._log.is_atomic:
+                    appends += outputs
+
+        def transact() -> Awaitable[None]:
+            owned = [partition for partition in touched if not partition.revoked]
+            return self._log.transact(appends, [Commit(self._group, one.name, one.progress()) for one in owned])
+
+        await self._until_taken(transact, touched)
+        return taken
+
+    async def _append(self, taken: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Append the outputs; returns those outcomes all of whose outputs are stored."""
+        stored: list[Outcome] = []
+
+        async def append() -> None:
+            outcomes = [outcome for outcome in taken if not outcome.partition.revoked]
+            outputs = [outcome.appends for outcome in outcomes]
             try:
-                if appends and not self._log.is_atomic:
-                    await self._log.append(appends)
-                    appends = ()
-                    continue
-                await self._log.transact(appends, commits)
+                if any(outputs):
+                    await self._log.append([append for group in outputs for append in group])
+                stored.extend(outcomes)
+            except RecordTooLarge as error:
+                LOG.error(
+                    "record kept back",
+                    stage=self.name,
+                    reason=str(error),
+                    tried_again_after_seconds=TOO_LARGE_RETRY_SECONDS,
+                )
+                for outcome, left in zip(outcomes, error.left_of(outputs), strict=True):
+                    if left:
+                        self._keep_output(outcome, left)
+                    else:
+                        stored.append(outcome)
+
+        await self._until_taken(append, [outcome.partition for outcome in taken])
+        return stored
+
+    def _keep_output(self, outcome: Outcome, left: Sequence[Append]) -> None:
+        """The log does not take these outputs of a record, which stays unfinished."""
+        partition, offset, _ = outcome
+        if not partition.leaving and not self._draining:
+            self._kept.keep(partition, TOO_LARGE_RETRY_SECONDS, partial(self._ended, partition, offset, left))
+
+    async def _until_taken(self, store: Callable[[], Awaitable[None]], partitions: Collection[Partition]) -> None:
+        """Store, again and again until the log takes it, or until others own all of it."""
+        delay = LOG_RETRY_SECONDS[0]
+        while any(not partition.revoked for partition in partitions):
+            storing = store()
+            try:
+                await storing
             except Exception as error:
                 self._cannot("write to", error)
                 await asyncio.sleep(delay)

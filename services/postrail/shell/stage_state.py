@@ -6,13 +6,14 @@ Owns no decision and no I/O but timers. Neighbour: `postrail.shell.stage`, the o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 from prometheus_client import Gauge
 
-from postrail.log.interface import Record, TopicPartition
+from postrail.log.interface import Append, TopicPartition
 from postrail.log.progress import Progress, Tracker
 
 
@@ -36,11 +37,18 @@ class Partition:
         return self.tracker.progress()
 
 
-class KeptBack:
-    """Records that wait; each goes to `again` after its delay, unless its partition is let go before."""
+class Outcome(NamedTuple):
+    """What follows from a record: it is finished when these are stored."""
 
-    def __init__(self, again: Callable[[Partition, Record, int], None], metric: Gauge) -> None:
-        self._again = again
+    partition: Partition
+    offset: int
+    appends: Sequence[Append]
+
+
+class KeptBack:
+    """Records that wait, each until its delay is over or its partition is let go."""
+
+    def __init__(self, metric: Gauge) -> None:
         self._metric = metric
         self._ids = count()
         self._kept: dict[int, tuple[Partition, asyncio.TimerHandle]] = {}
@@ -48,11 +56,10 @@ class KeptBack:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, partition: Partition, record: Record, tries: int, delay_seconds: float) -> None:
-        """Wait with a record; `tries` is handed on."""
+    def keep(self, partition: Partition, delay_seconds: float, again: Callable[[], None]) -> None:
+        """Wait with a record of a partition, then call `again`."""
         kept_id = next(self._ids)
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(delay_seconds, self._due, kept_id, partition, record, tries)
+        timer = asyncio.get_running_loop().call_later(delay_seconds, self._due, kept_id, again)
         self._kept[kept_id] = (partition, timer)
         self._metric.inc()
 
@@ -62,7 +69,7 @@ class KeptBack:
             self._kept.pop(kept_id)[1].cancel()
             self._metric.dec()
 
-    def _due(self, kept_id: int, partition: Partition, record: Record, tries: int) -> None:
+    def _due(self, kept_id: int, again: Callable[[], None]) -> None:
         del self._kept[kept_id]
         self._metric.dec()
-        self._again(partition, record, tries)
+        again()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiokafka import errors
 
-from postrail.log.interface import LogError, LogUnavailable, RecordTooLarge
+from postrail.log.interface import LogError, LogUnavailable
 
 REFUSED = (
     errors.TopicAuthorizationFailedError,
@@ -18,11 +18,12 @@ def missing_topic(topic: str) -> LogUnavailable:
     return LogUnavailable(f"the topic {topic} does not exist; create it with: postrail topics apply")
 
 
-def too_large(topic: str, size_bytes: int, limit_bytes: int) -> RecordTooLarge:
-    """A record that is more than the topic takes."""
-    return RecordTooLarge(
-        f"a record of {size_bytes} bytes is too large for the topic {topic} (log.kafka.max_record_bytes: {limit_bytes})"
-    )
+def too_large(topic: str, size_bytes: int, our_limit_bytes: int | None) -> str:
+    """What is wrong with a record that is more than our limit lets through; None: than the brokers take."""
+    record = f"a record of {size_bytes} bytes is too large for the topic {topic}"
+    if our_limit_bytes is None:
+        return f"{record}: the brokers refuse it; raise the topic's max.message.bytes (postrail topics check shows it)"
+    return f"{record} (log.kafka.max_record_bytes: {our_limit_bytes})"
 
 
 def unreachable(servers: str, error: BaseException | str) -> LogUnavailable:
@@ -34,8 +35,6 @@ def translate(servers: str, topic: str, error: BaseException) -> LogError:
     """The error that callers of the log see when an append to `topic` failed."""
     if isinstance(error, LogError):
         return error
-    if isinstance(error, errors.MessageSizeTooLargeError):
-        return RecordTooLarge(f"the brokers refuse a record as too large for the topic {topic} (max.message.bytes)")
     if isinstance(error, errors.UnknownTopicOrPartitionError):
         return missing_topic(topic)
     if isinstance(error, REFUSED):

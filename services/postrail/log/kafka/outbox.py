@@ -11,26 +11,42 @@ from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from postrail.log.interface import LogError, Position
+from postrail.log.interface import LogError, Position, RecordTooLarge
 from postrail.log.kafka.records import Headers
 
 
 class Call:
-    """One call of `append`: its future resolves when all of its records are acknowledged, or fails at the first failure."""
+    """One call of `append`: its future resolves when all of its records are acknowledged, or fails at the first failure.
 
-    __slots__ = ("deadline", "future", "left", "positions")
+    Records that are too large fail it at the end: the others are stored first.
+    """
+
+    __slots__ = ("deadline", "future", "left", "positions", "too_large")
 
     def __init__(self, future: asyncio.Future[list[Position]], count: int, deadline: float) -> None:
         self.future = future
         self.left = count
         self.positions: list[Position | None] = [None] * count
         self.deadline = deadline
+        self.too_large: dict[int, str] = {}
 
     def stored(self, place: int, position: Position) -> None:
         """One record is acknowledged."""
         self.positions[place] = position
+        self._one_less()
+
+    def refused(self, place: int, text: str) -> None:
+        """One record is too large."""
+        self.too_large[place] = text
+        self._one_less()
+
+    def _one_less(self) -> None:
         self.left -= 1
-        if self.left == 0 and not self.future.done():
+        if self.left or self.future.done():
+            return
+        if self.too_large:
+            self.future.set_exception(RecordTooLarge(next(iter(self.too_large.values())), self.too_large.keys()))
+        else:
             self.future.set_result(self.positions)  # type: ignore[arg-type]  # all of them are set now
 
     def failed(self, error: LogError) -> None:

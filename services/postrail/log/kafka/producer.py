@@ -15,7 +15,7 @@ from typing import Any
 from aiokafka import errors
 
 from postrail.core.log_config import KafkaConfig
-from postrail.log.interface import Append, LogError, LogUnavailable, Position, RecordTooLarge
+from postrail.log.interface import Append, LogError, LogUnavailable, Position
 from postrail.log.kafka import faults, metrics
 from postrail.log.kafka.catalogue import Catalogue
 from postrail.log.kafka.connection import Connection
@@ -82,16 +82,22 @@ class Producer:
         for append in appends:
             if append.topic not in known:
                 await self._learn(append.topic)
-        prepared = [await self._prepare(append) for append in appends]
-        size_bytes = sum(size for *_, size in prepared)
         deadline = now + self._config.delivery_timeout_seconds
+        call = Call(self._loop.create_future(), len(appends), deadline)
+        prepared = []
+        for place, append in enumerate(appends):
+            queue, item = await self._prepare(call, place, append)
+            if item.size_bytes > self._config.max_record_bytes:
+                self._refuse(queue, item, self._config.max_record_bytes)
+            else:
+                prepared.append((queue, item))
+        size_bytes = sum(item.size_bytes for _, item in prepared)
         if self._waiting_bytes + size_bytes > self._config.buffer_bytes:
             await self._wait_for_room(size_bytes, deadline)
         if self._closed:
             raise LogUnavailable("the log is closed")
-        call = Call(self._loop.create_future(), len(appends), deadline)
-        for index, (queue, key, value, headers, size) in enumerate(prepared):
-            queue.items.append(Item(call, index, key, value, headers, size))
+        for queue, item in prepared:
+            queue.items.append(item)
             self._dirty[queue] = None
         self._waiting_bytes += size_bytes
         if self._timer is None:
@@ -103,15 +109,17 @@ class Producer:
         outer, count = self._catalogue.outer(topic), self._catalogue.partitions[topic]
         self._queues.setdefault(topic, [Queue(outer, number) for number in range(count)])
 
-    async def _prepare(self, append: Append) -> tuple[Queue, bytes, bytes, Headers, int]:
+    async def _prepare(self, call: Call, place: int, append: Append) -> tuple[Queue, Item]:
         body = await body_of(append)
         size = len(append.key) + len(append.value) + RECORD_OVERHEAD_BYTES + (len(body) if body else 0)
-        if size > self._config.max_record_bytes:
-            metrics.FAILURES.labels("too_large").inc()
-            raise faults.too_large(append.topic, size, self._config.max_record_bytes)
         queues = self._queues[append.topic]
         headers = _NO_HEADERS if body is None else [(BODY_HEADER, body)]
-        return queues[partition_of(append.key, len(queues))], append.key, append.value, headers, size
+        item = Item(call, place, append.key, append.value, headers, size)
+        return queues[partition_of(append.key, len(queues))], item
+
+    def _inner(self, queue: Queue) -> str:
+        """The topic's name without the prefix."""
+        return queue.topic[len(self._config.topic_prefix) :]
 
     async def _wait_for_room(self, size_bytes: int, deadline: float) -> None:
         while self._waiting_bytes and self._waiting_bytes + size_bytes > self._config.buffer_bytes and not self._closed:
@@ -215,25 +223,32 @@ class Producer:
             metrics.BATCHES.inc()
             metrics.APPEND_SECONDS.observe(self._loop.time() - batch.sent_at)
             self._sessions.trouble = None
-            topic, partition = batch.queue.topic[len(self._config.topic_prefix) :], batch.queue.partition
+            topic, partition = self._inner(batch.queue), batch.queue.partition
             for number, item in enumerate(batch.items):
                 item.call.stored(item.place, Position(topic, partition, base + number))
             self._settled(batch)
             return
         self._sessions.retire(batch.session)
-        if isinstance(error, errors.MessageSizeTooLargeError) and len(batch.items) > 1:
+        if not isinstance(error, errors.MessageSizeTooLargeError):
+            problem = faults.translate(self._connection.servers, self._inner(batch.queue), error)
+            self._fail(batch, problem, "refused")
+        elif len(batch.items) > 1:
             batch.queue.put_back(batch.items)
             batch.size_bytes = 0
         else:
-            topic = batch.queue.topic[len(self._config.topic_prefix) :]
-            self._fail(batch, faults.translate(self._connection.servers, topic, error), "refused")
+            self._refuse(batch.queue, batch.items[0])
         self._settled(batch)
 
+    def _refuse(self, queue: Queue, item: Item, our_limit_bytes: int | None = None) -> None:
+        """A record is too large: for our limit, otherwise for that of the brokers."""
+        problem = faults.too_large(self._inner(queue), item.size_bytes, our_limit_bytes)
+        metrics.FAILURES.labels("too_large").inc()
+        LOG.error("append_failed", topic=queue.topic, partition=queue.partition, problem=problem)
+        item.call.refused(item.place, problem)
+
     def _fail(self, batch: Batch, error: LogError, reason: str) -> None:
-        too_large = isinstance(error, RecordTooLarge)
-        metrics.FAILURES.labels("too_large" if too_large else reason).inc(len({item.call for item in batch.items}))
-        if not too_large:
-            self._sessions.trouble = str(error)
+        metrics.FAILURES.labels(reason).inc(len({item.call for item in batch.items}))
+        self._sessions.trouble = str(error)
         LOG.error("append_failed", topic=batch.queue.topic, partition=batch.queue.partition, problem=str(error))
         for item in batch.items:
             item.call.failed(error)
