@@ -13,6 +13,7 @@ from postrail.core import topics
 from postrail.log.interface import Append, Body, LogError, LogFull, LogUnavailable, Record, TopicPartition
 from postrail.log.progress import Progress
 from postrail.shell import stage as stage_module
+from postrail.shell import stage_commits as commits_module
 from postrail.shell.context import Context
 from postrail.shell.stage import Handle, NotReady, Stage
 from postrail.wire.codec import decode_dead_letter
@@ -86,7 +87,7 @@ async def test_the_next_batch_is_handled_while_the_transaction_is_under_way() ->
 
 @pytest.mark.parametrize("error", [LogFull("full"), LogUnavailable("away"), RuntimeError("unforeseen")])
 async def test_a_failing_log_keeps_the_batch(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "LOG_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(commits_module, "LOG_RETRY_SECONDS", (0, 0))
     log = await filled(3)
     log.fail_next = [error, error]
     stage = on(log, pass_on)
@@ -98,9 +99,9 @@ async def test_a_failing_log_keeps_the_batch(error: Exception, monkeypatch: pyte
 
 
 async def test_a_log_that_stays_full_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "LOG_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(commits_module, "LOG_RETRY_SECONDS", (0, 0))
     monkeypatch.setattr(stage_module, "NO_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(stage_module, "DRAIN_SECONDS", 0)
+    monkeypatch.setattr(commits_module, "DRAIN_SECONDS", 0)
     log = await filled(2)
     log.fail_next = [LogFull("disk full")] * 100_000
     stage = on(log, pass_on)
@@ -145,7 +146,7 @@ async def test_poison_goes_to_dead_letters_after_three_tries_and_stops_nothing()
 async def test_an_output_that_is_too_large_waits_alone_and_is_stored_once_it_fits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stage_module, "TOO_LARGE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(commits_module, "TOO_LARGE_RETRY_SECONDS", 0.01)
     log = await filled(4)
     log.is_atomic, log.max_bytes = False, 100
     handled = 0
@@ -313,8 +314,8 @@ async def test_nothing_new_is_polled_while_too_many_are_kept_back() -> None:
 
 
 async def test_a_partition_is_paused_while_its_commit_would_be_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "SAFE_SPREAD", 2)
-    monkeypatch.setattr(stage_module, "STOP_FETCHING_AT_BYTES", 8)
+    monkeypatch.setattr(commits_module, "SAFE_SPREAD", 2)
+    monkeypatch.setattr(commits_module, "STOP_FETCHING_AT_BYTES", 8)
     log = await filled(10)
     ready = False
 
@@ -365,7 +366,7 @@ async def test_no_problem_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_loop_that_died_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     log = await filled(1)
     stage = on(log, pass_on)
-    monkeypatch.setattr(stage_module, "Commit", None)
+    monkeypatch.setattr(commits_module, "Commit", None)
     await stage.start()
     await until(stage.problem)
     assert "unit-commit has stopped" in (stage.problem() or "")

@@ -11,8 +11,8 @@ import pytest
 
 from postrail.log.interface import Append, Record, TopicPartition
 from postrail.log.progress import Progress
-from postrail.shell import stage as stage_module
 from postrail.shell import stage_aside as aside_module
+from postrail.shell import stage_commits as commits_module
 from postrail.shell.context import Context
 from postrail.shell.stage import Handle, NotReady
 from postrail.shell.stage_aside import Aside
@@ -106,7 +106,7 @@ async def test_what_still_cannot_be_handled_goes_to_the_end(later: bool) -> None
 async def test_a_loop_that_died_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     log = await filled(1, appended_at=9.0)
     aside = on(log, pass_on)
-    monkeypatch.setattr(stage_module, "Commit", None)
+    monkeypatch.setattr(commits_module, "Commit", None)
     await aside.start()
     await until(aside.problem)
     assert "unit-commit has stopped" in (aside.problem() or "")

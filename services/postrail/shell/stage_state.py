@@ -1,11 +1,13 @@
-"""What a stage holds between polling and committing: the state of its partitions, and the records that wait for a later try.
+"""What a stage's two loops share: the state of its partitions, the records that wait for a later try, how the log does.
 
-Owns no decision and no I/O but timers. Neighbour: `postrail.shell.stage`, the only user.
+Owns no decision and no I/O but timers. Neighbours: `postrail.shell.stage` and `stage_commits`, the only users.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -13,8 +15,17 @@ from typing import NamedTuple
 
 from prometheus_client import Gauge
 
-from postrail.log.interface import Append, TopicPartition
-from postrail.log.progress import Progress, Tracker
+from postrail.log.interface import Append, LogFull, LogUnavailable, TopicPartition
+from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
+from postrail.shell import logs
+
+LOG = logs.logger("stage")
+
+LOG_RETRY_SECONDS = (0.05, 5.0)
+"""First and longest wait before the log is tried again."""
+DRAIN_SECONDS = 10.0
+SAFE_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
+"""Up to this spread the commit's metadata fits, whatever is finished: a bit a record, in base64."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,12 +63,15 @@ class KeptBack:
         self._metric = metric
         self._ids = count()
         self._kept: dict[int, tuple[Partition, asyncio.TimerHandle]] = {}
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def keep(self, partition: Partition, delay_seconds: float, again: Callable[[], None]) -> None:
-        """Wait with a record of a partition, then call `again`."""
+        """Wait with a record of a partition, then call `again`; not after `close`."""
+        if self._closed:
+            return
         kept_id = next(self._ids)
         timer = asyncio.get_running_loop().call_later(delay_seconds, self._due, kept_id, again)
         self._kept[kept_id] = (partition, timer)
@@ -69,7 +83,47 @@ class KeptBack:
             self._kept.pop(kept_id)[1].cancel()
             self._metric.dec()
 
+    def close(self) -> None:
+        """Forget all records, also those that come."""
+        self._closed = True
+        self.let_go({partition for partition, _ in self._kept.values()})
+
     def _due(self, kept_id: int, again: Callable[[], None]) -> None:
         del self._kept[kept_id]
         self._metric.dec()
         again()
+
+
+class Health:
+    """How a stage gets on with the log.
+
+    Attributes:
+        trouble: what the log refused last; "" once it has taken something.
+        progress_at: when the stage last got on, or had nothing to do; on the clock that never goes back.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.trouble = ""
+        self.progress_at = 0.0
+
+    def goes_on(self) -> None:
+        """Something is stored, or there is nothing to store."""
+        self.trouble = ""
+        self.progress_at = time.monotonic()
+
+    def cannot(self, verb: str, error: Exception) -> None:
+        """The log refused; told once for each reason."""
+        reason = f"cannot {verb} the log: {type(error).__name__}: {error}"
+        if reason == self.trouble:
+            return
+        self.trouble = reason
+        if isinstance(error, (LogFull, LogUnavailable)):
+            LOG.warning("log unusable; tried again until it is", stage=self._name, reason=reason)
+        else:
+            LOG.error("log failed; tried again", stage=self._name, reason=reason, traceback=traceback_of(error))
+
+
+def traceback_of(error: Exception) -> str:
+    """As Python prints it."""
+    return "".join(traceback.format_exception(error))
