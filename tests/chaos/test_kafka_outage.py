@@ -12,10 +12,9 @@ from postrail.core import topics
 from postrail.core.records import Lane
 from tests.support.chaos_world import assert_even
 from tests.support.kafka import KafkaCluster
-from tests.support.kafka_chaos import figures, load
+from tests.support.kafka_chaos import figures, load, set_on_topic
 from tests.support.kafka_world import KafkaWorld, kafka_world
 from tests.support.processes import daemon_folder
-from tools.kafka import commands
 from tools.kafka.nodes import Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -66,9 +65,7 @@ async def leader(cluster: KafkaCluster, topic: str) -> Node:
 
 async def want_in_sync(world: KafkaWorld, replicas: int) -> None:
     """Say how many replicas must have a record of what ingress writes before the brokers acknowledge it."""
-    arguments = ["--entity-type", "topics", "--entity-name", world.prefix + ACCEPTED, "--alter"]
-    value = ["--add-config", f"min.insync.replicas={replicas}"]
-    await asyncio.to_thread(commands.run, commands.CONFIGS, world.bootstrap, *arguments, *value)
+    await set_on_topic(world, ACCEPTED, f"min.insync.replicas={replicas}")
 
 
 async def test_one_broker_down_accepts_and_two_down_refuses(

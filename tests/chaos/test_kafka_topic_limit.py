@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -14,9 +13,8 @@ from postrail.demo.receivers import Behaviour, Session
 from tests.support.chaos_injector import Letter
 from tests.support.chaos_world import DOMAINS, RETRY_SECONDS, assert_even
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import OUTBOUND, figures, load, values_of
+from tests.support.kafka_chaos import OUTBOUND, figures, load, set_on_topic, values_of
 from tests.support.kafka_world import KafkaWorld, kafka_world
-from tools.kafka import commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -50,11 +48,9 @@ class DefersLargeOnce(Behaviour):
 
 
 async def limit(world: KafkaWorld, names: list[str], size_bytes: int) -> None:
-    """As an operator does, with Kafka's own tool."""
+    """Say how large a record of these topics may be."""
     for name in names:
-        arguments = ["--entity-type", "topics", "--entity-name", world.prefix + name, "--alter"]
-        value = ["--add-config", f"max.message.bytes={size_bytes}"]
-        await asyncio.to_thread(commands.run, commands.CONFIGS, world.bootstrap, *arguments, *value)
+        await set_on_topic(world, name, f"max.message.bytes={size_bytes}")
 
 
 async def hold_one(world: KafkaWorld, service: str, names: list[str]) -> Letter:

@@ -19,6 +19,7 @@ from postrail.core.records import EventType
 from postrail.demo.ledger import Balance
 from postrail.wire import codec
 from tests.support.kafka_world import GROUP, KafkaWorld
+from tools.kafka import commands
 
 QUIET_SECONDS = 0.1
 """How long what a killed process has sent may still be on its way to the brokers."""
@@ -56,6 +57,12 @@ async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
         await consumer._client.force_metadata_update()
         consumer.unsubscribe()
     return set(found)
+
+
+async def set_on_topic(world: KafkaWorld, name: str, setting: str) -> None:
+    """Change a setting (`name=value`) of a topic under running services, as an operator does with Kafka's own tool."""
+    arguments = ["--entity-type", "topics", "--entity-name", world.prefix + name, "--alter", "--add-config", setting]
+    await asyncio.to_thread(commands.run, commands.CONFIGS, world.bootstrap, *arguments)
 
 
 async def recorded(world: KafkaWorld) -> set[str]:

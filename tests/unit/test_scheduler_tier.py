@@ -13,9 +13,10 @@ from prometheus_client import REGISTRY
 
 from postrail.core.records import Deferred
 from postrail.log.interface import Append, LogFull, LogUnavailable, TopicPartition
-from postrail.log.progress import Progress
+from postrail.log.progress import Progress, Tracker
 from postrail.scheduler import tier as tier_module
 from postrail.scheduler.tier import TierReader
+from postrail.scheduler.window import Waiting
 from postrail.shell.context import Context
 from postrail.wire import codec
 from tests.support.memory_log import MemoryLog
@@ -57,6 +58,23 @@ async def test_what_is_too_large_waits_alone_and_goes_once_it_fits(monkeypatch: 
     await eventually(lambda: log.progress["scheduler", where] == Progress(3))
     await reader.drain()
     assert len(log.topics["due.urgent"]) == 3
+
+
+@pytest.mark.parametrize("is_atomic", [True, False])
+async def test_what_others_own_by_now_is_theirs_to_hand_back(is_atomic: bool) -> None:
+    log = MemoryLog()
+    log.is_atomic = is_atomic
+    reader = TierReader(cast("Context", SimpleNamespace(log=log, clock=time.time)), 1.0)
+    kept, gone = TopicPartition("deferred.1s", 0), TopicPartition("deferred.1s", 1)
+    reader._trackers[kept] = Tracker(0)
+    reader._trackers[kept].start(0)
+    due = [
+        Waiting(0.0, 0, 0.0, where, 0, Append("due.urgent", b"k", b"%d" % where.partition), 0.0)
+        for where in (kept, gone)
+    ]
+    await reader._store(due)
+    assert [record.value for record in log.topics["due.urgent"]] == [b"0"]
+    assert log.progress == {("scheduler", kept): Progress(1)}
 
 
 @pytest.mark.parametrize(("parks", "late_seconds"), [(0, 5.0), (1, 0.0)])

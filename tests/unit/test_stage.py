@@ -14,6 +14,7 @@ from postrail.log.interface import Append, Body, LogError, LogFull, LogUnavailab
 from postrail.log.progress import Progress
 from postrail.shell import stage as stage_module
 from postrail.shell import stage_commits as commits_module
+from postrail.shell import storing
 from postrail.shell.context import Context
 from postrail.shell.stage import Handle, NotReady, Stage
 from postrail.wire.codec import decode_dead_letter
@@ -87,7 +88,7 @@ async def test_the_next_batch_is_handled_while_the_transaction_is_under_way() ->
 
 @pytest.mark.parametrize("error", [LogFull("full"), LogUnavailable("away"), RuntimeError("unforeseen")])
 async def test_a_failing_log_keeps_the_batch(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits_module, "LOG_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(storing, "LOG_RETRY_SECONDS", (0, 0))
     log = await filled(3)
     log.fail_next = [error, error]
     stage = on(log, pass_on)
@@ -99,7 +100,7 @@ async def test_a_failing_log_keeps_the_batch(error: Exception, monkeypatch: pyte
 
 
 async def test_a_log_that_stays_full_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits_module, "LOG_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(storing, "LOG_RETRY_SECONDS", (0, 0))
     monkeypatch.setattr(stage_module, "NO_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(commits_module, "DRAIN_SECONDS", 0)
     log = await filled(2)

@@ -115,7 +115,7 @@ async def test_a_member_that_dies_repeats_only_what_it_had_under_way(monkeypatch
 
 
 async def test_a_commit_that_fails_is_tried_again_without_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postrail.shell.stage_commits.LOG_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr("postrail.shell.storing.LOG_RETRY_SECONDS", (0, 0))
     cluster = MemoryCluster()
     log = a_log(cluster)
     transact, refused = log.transact, 0

@@ -14,6 +14,8 @@ from postrail.core.value import value
 
 METADATA_LIMIT_BYTES = 4096
 STOP_FETCHING_AT_BYTES = METADATA_LIMIT_BYTES * 3 // 4
+SAFE_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
+"""Up to this spread the commit's metadata fits, whatever is finished: a bit a record, in base64."""
 
 
 @value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import count
 
 from prometheus_client import Counter, Histogram
@@ -23,16 +23,16 @@ from postrail.log.interface import (
     Log,
     LogError,
     Record,
-    RecordTooLarge,
     TopicPartition,
 )
-from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
+from postrail.log.progress import SAFE_SPREAD, Progress, Tracker
 from postrail.scheduler.membership import Membership, TierConsumer
 from postrail.scheduler.window import Waiting, Window
 from postrail.shell import logs
 from postrail.shell.assignment import committed
 from postrail.shell.context import Context
 from postrail.shell.dead_letters import dead_letter
+from postrail.shell.storing import LOG_RETRY_SECONDS, append_groups, until_taken
 from postrail.wire import codec
 from postrail.wire.input import deferred_of
 
@@ -56,11 +56,8 @@ GROUP = "scheduler"
 LONGEST_WAIT_SECONDS = 1.0
 RESOLUTION_SECONDS = 0.2
 """How late a delivery may be handed back so that several are stored together; a fifth of the tier where that is shorter."""
-LOG_RETRY_SECONDS = (0.05, 5.0)
 DRAIN_SECONDS = 10.0
 NO_PROGRESS_SECONDS = 60.0
-MAX_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
-"""Up to this distance from the watermark the commit's metadata fits, a bit a record in base64."""
 
 
 class TierReader:
@@ -198,17 +195,17 @@ class TierReader:
         """
         if not self._log.is_atomic:
             due = await self._append(due)
-        appends = [waiting.append for waiting in due] if self._log.is_atomic else []
 
         def transact() -> Awaitable[None]:
             mine = self._owned(due)
+            appends = [waiting.append for waiting in mine] if self._log.is_atomic else []
             for waiting in mine:
                 self._trackers[waiting.partition].finish(waiting.offset)
             touched = {waiting.partition for waiting in mine}
             commits = [Commit(GROUP, partition, self._trackers[partition].progress()) for partition in touched]
             return self._log.transact(appends, commits)
 
-        await self._until_taken(transact, due)
+        await until_taken(transact, lambda: bool(self._owned(due)), self._cannot)
         return due
 
     async def _append(self, due: Sequence[Waiting]) -> Sequence[Waiting]:
@@ -217,42 +214,24 @@ class TierReader:
 
         async def append() -> None:
             mine = self._owned(due)
-            try:
-                await self._log.append([waiting.append for waiting in mine])
-                stored.extend(mine)
-            except RecordTooLarge as error:
-                LOG.error("record kept back", topic=self._topic, reason=str(error))
-                later, latest = self._clock() + TOO_LARGE_RETRY_SECONDS, time.monotonic() + TOO_LARGE_RETRY_SECONDS
-                for place, waiting in enumerate(mine):
-                    if place in error.places:
-                        self._window.add(waiting._replace(due_at=later, latest=latest))
-                    else:
-                        stored.append(waiting)
+            too_large = await append_groups(self._log, [[waiting.append] for waiting in mine], LOG, topic=self._topic)
+            later, latest = self._clock() + TOO_LARGE_RETRY_SECONDS, time.monotonic() + TOO_LARGE_RETRY_SECONDS
+            for waiting, left in zip(mine, too_large, strict=True):
+                if left:
+                    self._window.add(waiting._replace(due_at=later, latest=latest))
+                else:
+                    stored.append(waiting)
 
-        await self._until_taken(append, due)
+        await until_taken(append, lambda: bool(self._owned(due)), self._cannot)
         return stored
 
     def _owned(self, due: Sequence[Waiting]) -> list[Waiting]:
         return [waiting for waiting in due if waiting.partition in self._trackers]
 
-    async def _until_taken(self, store: Callable[[], Awaitable[None]], due: Sequence[Waiting]) -> None:
-        """Store, again and again until the log takes it, or until others own all of it."""
-        delay = LOG_RETRY_SECONDS[0]
-        while self._owned(due):
-            storing = store()
-            try:
-                await storing
-            except Exception as error:
-                self._cannot(error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, LOG_RETRY_SECONDS[1])
-            else:
-                return
-
     def _pause_and_resume(self, consumer: Consumer | TierConsumer) -> None:
         """Read no further of a partition whose oldest waiting record is too far behind its newest."""
         for partition, tracker in self._trackers.items():
-            too_far = tracker.spread > MAX_SPREAD
+            too_far = tracker.spread > SAFE_SPREAD
             if too_far and partition not in self._paused:
                 self._paused.add(partition)
                 consumer.pause([partition])

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from prometheus_client import Counter, Histogram
 
@@ -27,11 +26,11 @@ from postrail.log.interface import (
     Commit,
     Log,
     LogError,
-    RecordTooLarge,
     TopicPartition,
 )
 from postrail.sender.job import Partition
 from postrail.shell import logs
+from postrail.shell.storing import append_groups
 from postrail.wire import codec
 
 LOG = logs.logger("sender")
@@ -78,7 +77,6 @@ class Outcomes:
         self._tell = tell
         self._pending: list[_Outcome] = []
         self._writing: Sequence[_Outcome] = ()
-        self._too_large: dict[int, asyncio.TimerHandle] = {}
         self._wanted = asyncio.Event()
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -135,8 +133,6 @@ class Outcomes:
     async def close(self, within_seconds: float) -> None:
         """Write what waits, for so long at most; what is not written stays unfinished in the log."""
         self._closing = True
-        for timer in self._too_large.values():
-            timer.cancel()
         self._wanted.set()
         self._has_enough.set()
         if self._task is None:
@@ -197,33 +193,25 @@ class Outcomes:
     async def _write_mail(self, batch: Sequence[_Outcome]) -> Sequence[_Outcome]:
         """The first step; returns the outcomes for which it is done."""
         groups = [[append for append in outcome.appends if append.topic != EVENTS] for outcome in batch]
-        mail = [append for group in groups for append in group]
-        stored = list(batch)
+        stored: list[_Outcome] = []
 
         async def append() -> None:
-            try:
-                await self._log.append(mail)
-            except RecordTooLarge as error:
-                LOG.error("outcome-too-large", reason=str(error), tried_again_after_seconds=TOO_LARGE_RETRY_SECONDS)
-                pairs = list(zip(batch, error.left_of(groups), strict=True))
-                stored[:] = [outcome for outcome, left in pairs if not left]
-                for outcome, left in pairs:
-                    if left:
-                        self._keep(outcome, left)
+            for outcome, left in zip(batch, await append_groups(self._log, groups, LOG), strict=True):
+                if left:
+                    self._keep(outcome, left)
+                else:
+                    stored.append(outcome)
 
-        if mail:
-            await self._stored(append, len(mail))
+        await self._stored(append, sum(map(len, groups)))
         return stored
 
     def _keep(self, outcome: _Outcome, mail: Sequence[Append]) -> None:
         """This much of an outcome's mail is too large for the log; what else it had is stored."""
         rest = replace(outcome, appends=[*mail, *(append for append in outcome.appends if append.topic == EVENTS)])
-        timer = asyncio.get_running_loop().call_later(TOO_LARGE_RETRY_SECONDS, partial(self._try_again, rest))
-        self._too_large[id(rest)] = timer
+        asyncio.get_running_loop().call_later(TOO_LARGE_RETRY_SECONDS, self._try_again, rest)
 
     def _try_again(self, outcome: _Outcome) -> None:
-        del self._too_large[id(outcome)]
-        if not outcome.partition.lost:  # otherwise its next owner does it again
+        if not outcome.partition.lost and not self._closing:  # otherwise its next owner does it again
             self._add(outcome)
 
     async def _tell_and_commit(

@@ -23,7 +23,7 @@ from postrail.log.interface import (
     Record,
     TopicPartition,
 )
-from postrail.log.progress import Progress, Tracker
+from postrail.log.progress import SAFE_SPREAD, Progress, Tracker
 from postrail.shell import logs
 from postrail.shell.assignment import committed
 from postrail.shell.context import Context
@@ -31,14 +31,13 @@ from postrail.shell.dead_letters import dead_letter
 from postrail.shell.stage_commits import Commits
 from postrail.shell.stage_state import (
     DRAIN_SECONDS,
-    LOG_RETRY_SECONDS,
-    SAFE_SPREAD,
     Health,
     KeptBack,
     Outcome,
     Partition,
     traceback_of,
 )
+from postrail.shell.storing import LOG_RETRY_SECONDS
 
 LOG = logs.logger("stage")
 

@@ -15,18 +15,17 @@ from functools import partial
 
 from prometheus_client import Counter, Histogram
 
-from postrail.log.interface import TOO_LARGE_RETRY_SECONDS, Append, Commit, Consumer, Log, RecordTooLarge
-from postrail.log.progress import STOP_FETCHING_AT_BYTES
+from postrail.log.interface import TOO_LARGE_RETRY_SECONDS, Append, Commit, Consumer, Log
+from postrail.log.progress import SAFE_SPREAD, STOP_FETCHING_AT_BYTES
 from postrail.shell import logs
 from postrail.shell.stage_state import (
     DRAIN_SECONDS,
-    LOG_RETRY_SECONDS,
-    SAFE_SPREAD,
     Health,
     KeptBack,
     Outcome,
     Partition,
 )
+from postrail.shell.storing import append_groups, until_taken
 
 LOG = logs.logger("stage")
 
@@ -162,29 +161,25 @@ class Commits:
         await self._until_taken(transact, touched)
         return taken
 
+    async def _until_taken(self, store: Callable[[], Awaitable[None]], partitions: Collection[Partition]) -> None:
+        await until_taken(
+            store,
+            lambda: any(not partition.revoked for partition in partitions),
+            partial(self._health.cannot, "write to"),
+        )
+
     async def _append(self, taken: Sequence[Outcome]) -> Sequence[Outcome]:
         """Append the outputs; returns those outcomes all of whose outputs are stored."""
         stored: list[Outcome] = []
 
         async def append() -> None:
             outcomes = [outcome for outcome in taken if not outcome.partition.revoked]
-            outputs = [outcome.appends for outcome in outcomes]
-            try:
-                if any(outputs):
-                    await self._log.append([append for group in outputs for append in group])
-                stored.extend(outcomes)
-            except RecordTooLarge as error:
-                LOG.error(
-                    "record kept back",
-                    stage=self._name,
-                    reason=str(error),
-                    tried_again_after_seconds=TOO_LARGE_RETRY_SECONDS,
-                )
-                for outcome, left in zip(outcomes, error.left_of(outputs), strict=True):
-                    if left:
-                        self._keep_output(outcome, left)
-                    else:
-                        stored.append(outcome)
+            too_large = await append_groups(self._log, [outcome.appends for outcome in outcomes], LOG, stage=self._name)
+            for outcome, left in zip(outcomes, too_large, strict=True):
+                if left:
+                    self._keep_output(outcome, left)
+                else:
+                    stored.append(outcome)
 
         await self._until_taken(append, [outcome.partition for outcome in taken])
         return stored
@@ -195,20 +190,6 @@ class Commits:
             self._kept.keep(
                 outcome.partition, TOO_LARGE_RETRY_SECONDS, partial(self.add, outcome._replace(appends=left))
             )
-
-    async def _until_taken(self, store: Callable[[], Awaitable[None]], partitions: Collection[Partition]) -> None:
-        """Store, again and again until the log takes it, or until others own all of it."""
-        delay = LOG_RETRY_SECONDS[0]
-        while any(not partition.revoked for partition in partitions):
-            storing = store()
-            try:
-                await storing
-            except Exception as error:
-                self._health.cannot("write to", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, LOG_RETRY_SECONDS[1])
-            else:
-                return
 
     def _pause_or_resume(self, consumer: Consumer, partition: Partition) -> None:
         if not partition.paused and partition.tracker.spread <= SAFE_SPREAD:

@@ -16,16 +16,12 @@ from typing import NamedTuple
 from prometheus_client import Gauge
 
 from postrail.log.interface import Append, LogFull, LogUnavailable, TopicPartition
-from postrail.log.progress import STOP_FETCHING_AT_BYTES, Progress, Tracker
+from postrail.log.progress import Progress, Tracker
 from postrail.shell import logs
 
 LOG = logs.logger("stage")
 
-LOG_RETRY_SECONDS = (0.05, 5.0)
-"""First and longest wait before the log is tried again."""
 DRAIN_SECONDS = 10.0
-SAFE_SPREAD = STOP_FETCHING_AT_BYTES * 6 - 256
-"""Up to this spread the commit's metadata fits, whatever is finished: a bit a record, in base64."""
 
 
 @dataclass(slots=True, eq=False)
