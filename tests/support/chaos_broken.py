@@ -22,6 +22,8 @@ from postrail.log.progress import Progress
 from postrail.log.sqlite.log import SqliteLog
 
 DELAY_SECONDS = 0.05
+AFTER_COMMIT_SECONDS = 0.5
+"""Longer than a commit over Kafka takes, also on a machine that is busy with other things."""
 EARLY_250 = "early-250"
 COMMIT_BEFORE_APPEND = "commit-before-append"
 COMMIT_LONG_AFTER_APPEND = "commit-long-after-append"
@@ -35,7 +37,7 @@ def apply(name: str) -> None:
     _BREAKAGES[name]()
 
 
-def _answer_before_durable(log: type[Any]) -> None:
+def _answer_before_durable(log: type[Any], delay_seconds: float = DELAY_SECONDS) -> None:
     """`append` returns at once, and stores a little later: a 250 is given for what a crash loses.
 
     On Kafka stages append with it, too, and then commit: what they have read is finished before what comes of it is stored.
@@ -44,7 +46,7 @@ def _answer_before_durable(log: type[Any]) -> None:
     tasks: set[asyncio.Task[None]] = set()
 
     async def later(self: Any, appends: Sequence[Append]) -> None:
-        await asyncio.sleep(DELAY_SECONDS)
+        await asyncio.sleep(delay_seconds)
         try:
             await store(self, appends)
         except LogError:
@@ -67,7 +69,7 @@ def _early_250() -> None:
 
 def _commit_before_append() -> None:
     """`transact` commits first, and at once: a crash in between loses what should have been appended."""
-    _answer_before_durable(KafkaLog)
+    _answer_before_durable(KafkaLog, AFTER_COMMIT_SECONDS)
     commit = Commits.commit
 
     async def at_once(self: Commits, commits: Mapping[TopicPartition, Progress]) -> None:

@@ -199,24 +199,43 @@ class KafkaWorld:
 
     async def unfinished(self) -> dict[str, int]:
         """By group and topic: how many records lie beyond the group's watermark, or were never committed."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
-        await admin.start()
-        await consumer.start()
-        try:
+        async with self._asking() as (admin, consumer):
             left = {}
             for group, names in _readers(self.config).items():
                 for name in names:
-                    parts = [TopicPartition(self.prefix + name, number) for number in range(self._partitions(name))]
+                    parts = self._parts(name)
                     ends = await consumer.end_offsets(parts)
                     done = await admin.list_consumer_group_offsets(self.prefix + group, partitions=parts)
                     count = sum(end - max(0, done[part].offset) for part, end in ends.items())
                     if count:
                         left[f"{group} {name}"] = count
             return left
+
+    async def goes_on(self, group: str, seconds: float = 60.0) -> None:
+        """Wait until a group has committed something since this was called: under load, until its members have work."""
+        parts = [part for name in _readers(self.config)[group] for part in self._parts(name)]
+        deadline = time.monotonic() + seconds
+        async with self._asking() as (admin, _):
+            before = await admin.list_consumer_group_offsets(self.prefix + group, partitions=parts)
+            while await admin.list_consumer_group_offsets(self.prefix + group, partitions=parts) == before:
+                assert time.monotonic() < deadline, f"{group} has committed nothing\n{self.said()}"
+                await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
+        """Clients with which the brokers are asked."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        await consumer.start()
+        try:
+            yield admin, consumer
         finally:
             await consumer.stop()
             await admin.close()
+
+    def _parts(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(self.prefix + topic, number) for number in range(self._partitions(topic))]
 
     def _partitions(self, topic: str) -> int:
         kafka = self.config.log.kafka
