@@ -12,7 +12,7 @@ from tests.support.kafka import KafkaBroker
 from tests.support.kafka_chaos import crash_under_load, figures
 from tests.support.kafka_world import kafka_world
 
-CRASHES = 30
+CRASHES = 100
 
 
 @pytest.mark.slow

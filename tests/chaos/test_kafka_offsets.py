@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from postrail.demo.ledger import Balance
 from postrail.demo.receivers import Behaviour, Session
 from tests.support import chaos_broken
 from tests.support.chaos_world import assert_even
 from tests.support.kafka import KafkaBroker
+from tests.support.kafka_chaos import figures
 from tests.support.kafka_world import KafkaWorld, kafka_world
 from tools.kafka import commands
 
@@ -57,9 +59,13 @@ async def deliver_delete_and_go_on(world: KafkaWorld) -> Balance:
     return await world.settle()
 
 
-async def test_deleted_offsets_repeat_no_delivery(kafka_broker: KafkaBroker, kafka_prefix: str) -> None:
+async def test_deleted_offsets_repeat_no_delivery(
+    kafka_broker: KafkaBroker, kafka_prefix: str, figure: Callable[[str], None]
+) -> None:
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
-        assert_even(world, await deliver_delete_and_go_on(world))
+        balance = await deliver_delete_and_go_on(world)
+        figure(figures("fault 13, what the groups have finished is deleted", world, balance))
+        assert_even(world, balance)
 
 
 async def test_without_the_outcomes_the_ledger_shows_repeats(kafka_broker: KafkaBroker, kafka_prefix: str) -> None:

@@ -12,7 +12,7 @@ from tests.support.chaos_behaviours import HangsAt
 from tests.support.chaos_broken import DIES_AFTER_RETRY
 from tests.support.chaos_world import assert_even
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import figures, recorded
+from tests.support.kafka_chaos import figures
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 FIRST, SECOND = "alpha.example", "beta.example"
@@ -56,7 +56,7 @@ async def test_each_deferral_is_one_effective_retry(
         await world.begin("sender")
         await send(world, FIRST, SECOND)
         await world.members["sender"].ended()
-        world.books.ended(await recorded(world), crashed=True)
+        world.books.ended(await world.recorded.now(), crashed=True)
         assert sum(behaviours[FIRST].attempts.values()), "no attempt was refused"
         world.breakage = None
         await world.start("sender")

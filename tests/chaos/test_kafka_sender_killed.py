@@ -13,7 +13,7 @@ from tests.support.chaos_behaviours import HangsAt
 from tests.support.chaos_peer import StoppingPeer
 from tests.support.chaos_world import assert_even, assert_nothing_lost
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import crash, crash_under_load, figures, recorded
+from tests.support.kafka_chaos import crash, crash_under_load, figures
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 DOMAIN = "alpha.example"
@@ -114,7 +114,7 @@ async def test_killed_around_the_receivers_250_and_once_it_is_durable(
         repeats, in_flight = world.books.repeats(), world.books.in_flight
         recipients = await submit(world, 5)
         async with asyncio.timeout(60):
-            while not (await recorded(world)).issuperset(recipients):
+            while not (await world.recorded.now()).issuperset(recipients):
                 pass
         await crash(world, "sender")
         await world.start("sender")

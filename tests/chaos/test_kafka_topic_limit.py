@@ -13,7 +13,8 @@ from postrail.demo.receivers import Behaviour, Session
 from tests.support.chaos_injector import Letter
 from tests.support.chaos_world import DOMAINS, RETRY_SECONDS, assert_even
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import OUTBOUND, figures, load, set_on_topic, values_of
+from tests.support.kafka_chaos import figures, load, set_on_topic
+from tests.support.kafka_recorded import OUTBOUND, TopicReader
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -84,4 +85,5 @@ async def test_what_is_too_large_for_a_topic_waits_alone(
         balance = await world.settle()
         figure(figures(f"a record too large for the topic of each of {', '.join(FILLED_BY)}", world, balance))
         assert_even(world, balance)
-        assert len(await values_of(world, SIGNED)) == len(world.injector.accepted), "something was appended twice"
+        signed = await TopicReader(world.bootstrap, world.prefix).more(SIGNED)
+        assert len(signed) == len(world.injector.accepted), "something was appended twice"

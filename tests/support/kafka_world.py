@@ -33,6 +33,7 @@ from postrail.shell.configuration import load
 from tests.support.chaos_books import Books
 from tests.support.chaos_injector import Injector
 from tests.support.chaos_world import DOMAINS, configuration, receivers_of
+from tests.support.kafka_recorded import GROUP, Recorded, TopicReader
 from tests.support.processes import daemon_folder, free_port, tail
 from tests.support.service_launcher import LAUNCHER, Launched
 
@@ -40,7 +41,6 @@ SERVICES = ("sender", "scheduler", "routing", "signing", "ingress")
 """Downstream first: the order in which they are started."""
 START_SECONDS = 120.0
 STOP_SECONDS = 90.0
-GROUP = "default"
 
 
 @dataclass(slots=True)
@@ -126,6 +126,7 @@ class KafkaWorld:
     Attributes:
         breakage: one of `chaos_broken`, for what is started from now on.
         have_places: what is started from now on comes back under its name (`Member.has_place`).
+        recorded: tells what the brokers hold as delivered.
     """
 
     system: System
@@ -133,6 +134,7 @@ class KafkaWorld:
     books: Books
     injector: Injector
     bootstrap: str
+    recorded: Recorded
     breakage: str | None = None
     have_places: bool = False
     members: dict[str, Member] = field(default_factory=dict)
@@ -301,7 +303,8 @@ async def kafka_world(
             },
         )
         system.write()
-        world = KafkaWorld(system, receivers, books, Injector(system.submission_port, books.ledger, DOMAINS), bootstrap)
+        injector = Injector(system.submission_port, books.ledger, DOMAINS)
+        world = KafkaWorld(system, receivers, books, injector, bootstrap, Recorded(TopicReader(bootstrap, prefix)))
         try:
             await world.apply_topics()
             yield world
