@@ -19,7 +19,7 @@ SESSIONS = 128
 SCALED = ("sender", "routing", "signing", "ingress")
 ALL = (*SCALED, "scheduler")
 MOST = 4
-ALL_RUN_SECONDS = float(os.environ.get("CHAOS_SECONDS", "3"))
+ALL_RUN_SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 """How long all four of each run before they are stopped."""
 SLOWEST_OF_SECONDS = 10.0
 
