@@ -24,7 +24,7 @@ async def test_accepted_mail_survives_crashes_of_ingress_and_nothing_appears_twi
     random.seed(seed)
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
         await world.start()
-        await crash_under_load(world, ["ingress"], CRASHES, any_moment)
+        await crash_under_load(world, ["ingress"] * CRASHES, lambda _: any_moment())
         lost_in = world.injector.lost_in
         balance = await world.settle()
         figure(figures(f"fault 5, kill -9 of ingress (seed {seed}, {dict(lost_in)})", world, balance))

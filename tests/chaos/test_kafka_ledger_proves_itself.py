@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from tests.support.chaos_broken import COMMIT_BEFORE_APPEND, EARLY_250
 from tests.support.chaos_world import assert_nothing_lost
 from tests.support.kafka import KafkaBroker
-from tests.support.kafka_chaos import crash, load
+from tests.support.kafka_chaos import crash_under_load
 from tests.support.kafka_world import KafkaWorld, kafka_world
 
 ARRIVAL_SECONDS = 5.0
@@ -34,11 +35,7 @@ async def test_losses_are_caught(
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
         world.breakage, world.have_places = breakage, True
         await world.start()
-        async with load(world):
-            for name in killed:
-                await at_work(world, name)
-                await crash(world, name)
-                await world.start(name)
+        await crash_under_load(world, killed, partial(at_work, world))
         await world.finished()
         await asyncio.sleep(ARRIVAL_SECONDS)
         balance = world.books.ledger.balance()

@@ -102,14 +102,14 @@ async def test_killed_around_the_receivers_250_and_once_it_is_durable(
     async with kafka_world(kafka_broker.bootstrap, kafka_prefix) as world:
         world.have_places = True
 
-        async def some_250s_later() -> None:
+        async def some_250s_later(_name: str) -> None:
             """Some milliseconds after a receiver's 250: before its outcome is durable, or just after."""
             target = sum(one.accepted for one in world.receivers.values()) + random.randint(1, 40)
             await world.until("more 250s", lambda: sum(one.accepted for one in world.receivers.values()) >= target)
             await asyncio.sleep(random.uniform(0, 0.02))
 
         await world.start()
-        await crash_under_load(world, ["sender"], CRASHES, some_250s_later)
+        await crash_under_load(world, ["sender"] * CRASHES, some_250s_later)
         await world.until("all mail has arrived", lambda: not world.books.ledger.open_count)
         repeats, in_flight = world.books.repeats(), world.books.in_flight
         recipients = await submit(world, 5)

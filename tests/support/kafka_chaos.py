@@ -36,15 +36,15 @@ async def crash(world: KafkaWorld, *names: str) -> None:
     world.books.ended(await world.recorded.now(), crashed=True)
 
 
-async def crash_under_load(
-    world: KafkaWorld, names: Iterable[str], crashes: int, moment: Callable[[], Awaitable[None]]
-) -> None:
-    """Submit without end; so many times kill a service when `moment` returns, one after the other, and start it again."""
-    order = list(names)
+async def crash_under_load(world: KafkaWorld, names: Iterable[str], moment: Callable[[str], Awaitable[None]]) -> None:
+    """Submit without end; kill each of these services, one after the other, and start it again.
+
+    Args:
+        moment: given the name of the next one, returns when it is to be killed.
+    """
     async with load(world):
-        for number in range(crashes):
-            await moment()
-            name = order[number % len(order)]
+        for name in names:
+            await moment(name)
             await crash(world, name)
             await world.start(name)
 
