@@ -85,5 +85,5 @@ async def test_what_is_too_large_for_a_topic_waits_alone(
         balance = await world.settle()
         figure(figures(f"a record too large for the topic of each of {', '.join(FILLED_BY)}", world, balance))
         assert_even(world, balance)
-        signed = await TopicReader(world.bootstrap, world.prefix).more(SIGNED)
+        signed = await TopicReader(world.bootstrap, world.parts).more(SIGNED)
         assert len(signed) == len(world.injector.accepted), "something was appended twice"

@@ -7,7 +7,7 @@ recorded when the events say that it was delivered and no hand-over of it to a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer
@@ -27,11 +27,11 @@ class TopicReader:
     """Reads topics from their beginning, and on from there.
 
     Args:
-        prefix: what the topics' names begin with.
+        parts: the partitions of a topic.
     """
 
     bootstrap: str
-    prefix: str
+    parts: Callable[[str], Sequence[TopicPartition]]
     _positions: dict[TopicPartition, int] = field(default_factory=dict)
 
     async def more(self, *names: str) -> list[bytes]:
@@ -39,7 +39,7 @@ class TopicReader:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
         await consumer.start()
         try:
-            parts = [part for name in names for part in await _partitions(consumer, self.prefix + name)]
+            parts = [part for name in names for part in self.parts(name)]
             consumer.assign(parts)
             ends = await consumer.end_offsets(parts)
             found: list[bytes] = []
@@ -75,11 +75,3 @@ class Recorded:
         for name in self._handed_over.keys() & self._finished:
             del self._handed_over[name]
         return frozenset(self._delivered.difference(*self._handed_over.values()))
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    while not (found := consumer.partitions_for_topic(topic)):
-        consumer.subscribe([topic])
-        await consumer._client.force_metadata_update()
-        consumer.unsubscribe()
-    return [TopicPartition(topic, number) for number in found]

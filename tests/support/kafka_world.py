@@ -134,10 +134,13 @@ class KafkaWorld:
     books: Books
     injector: Injector
     bootstrap: str
-    recorded: Recorded
     breakage: str | None = None
     have_places: bool = False
     members: dict[str, Member] = field(default_factory=dict)
+    recorded: Recorded = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorded = Recorded(TopicReader(self.bootstrap, self.parts))
 
     @property
     def config(self) -> Config:
@@ -205,7 +208,7 @@ class KafkaWorld:
             left = {}
             for group, names in _readers(self.config).items():
                 for name in names:
-                    parts = self._parts(name)
+                    parts = self.parts(name)
                     ends = await consumer.end_offsets(parts)
                     done = await admin.list_consumer_group_offsets(self.prefix + group, partitions=parts)
                     count = sum(end - max(0, done[part].offset) for part, end in ends.items())
@@ -215,7 +218,7 @@ class KafkaWorld:
 
     async def goes_on(self, group: str, seconds: float = 60.0) -> None:
         """Wait until a group has committed something since this was called: under load, until its members have work."""
-        parts = [part for name in _readers(self.config)[group] for part in self._parts(name)]
+        parts = [part for name in _readers(self.config)[group] for part in self.parts(name)]
         deadline = time.monotonic() + seconds
         async with self._asking() as (admin, _):
             before = await admin.list_consumer_group_offsets(self.prefix + group, partitions=parts)
@@ -236,7 +239,8 @@ class KafkaWorld:
             await consumer.stop()
             await admin.close()
 
-    def _parts(self, topic: str) -> list[TopicPartition]:
+    def parts(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic, which is named without the prefix."""
         return [TopicPartition(self.prefix + topic, number) for number in range(self._partitions(topic))]
 
     def _partitions(self, topic: str) -> int:
@@ -304,7 +308,7 @@ async def kafka_world(
         )
         system.write()
         injector = Injector(system.submission_port, books.ledger, DOMAINS)
-        world = KafkaWorld(system, receivers, books, injector, bootstrap, Recorded(TopicReader(bootstrap, prefix)))
+        world = KafkaWorld(system, receivers, books, injector, bootstrap)
         try:
             await world.apply_topics()
             yield world
